@@ -1,0 +1,20 @@
+"""Numbers for an architecture: accuracy with inherited weights, measured latency, cost on paper."""
+
+from __future__ import annotations
+
+from evaluators.complexity import count_macs, count_params, peak_memory_mb
+from evaluators.device import exclusive_device, fingerprint, fingerprint_key, shared_device
+from evaluators.latency import Latency, TooNoisy, measure_latency
+
+__all__ = [
+    "Latency",
+    "TooNoisy",
+    "count_macs",
+    "count_params",
+    "exclusive_device",
+    "fingerprint",
+    "fingerprint_key",
+    "measure_latency",
+    "peak_memory_mb",
+    "shared_device",
+]

@@ -1,0 +1,122 @@
+"""What a network costs on paper: parameters, multiply-accumulates, memory of its tensors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_params(model: nn.Module) -> int:
+    """Learnable numbers of the network; a shared parameter counts once, buffers do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
+    """Multiply-accumulates of one image in eval mode, exact for every operator of Evolute.
+
+    ``input_shape`` is (B, C, H, W); the batch is replaced by one. Counted are convolutions
+    (deformable ones included), matrix products and the involution's aggregation; biases, norms,
+    activations, pooling and element-wise gates are not, as is usual. The model is not changed; it
+    may be on the meta device.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=_extra_formulas())
+    with _evaluating(model), counter:
+        model(_image(model, (1, *input_shape[1:])))
+    return counter.get_total_flops() // 2
+
+
+def peak_memory_mb(model: nn.Module, input_shape: Sequence[int]) -> float:
+    """Most bytes that parameters, buffers and live tensors occupy at once in an eval-mode forward.
+
+    In MB (10^6 bytes), for a batch of ``input_shape`` (B, C, H, W), executed eagerly. It is a
+    property of the network, equal on every device: what libraries take for scratch space and what
+    the allocator keeps in reserve is not in it.
+    """
+    images = _image(model, input_shape)
+    meter = _LiveBytes()
+    for tensor in (images, *model.parameters(), *model.buffers()):
+        meter.watch(tensor)
+    with _evaluating(model), meter:
+        model(images)
+    return meter.peak / 1e6
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Adds up the storages that exist, and remembers the highest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.now = 0
+        self.peak = 0
+
+    def watch(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self.seen:
+            return
+        self.seen.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, size)
+
+    def _release(self, size: int) -> None:
+        self.now -= size
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.watch(leaf)
+        return result
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module has its own training flag back."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _image(model: nn.Module, shape: Sequence[int]) -> torch.Tensor:
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.zeros(*shape, device=parameter.device, dtype=parameter.dtype)
+
+
+def _extra_formulas() -> dict[Any, Callable[..., int]]:
+    """FLOP formulas that PyTorch lacks. The involution's is registered beside its kernel."""
+    if not hasattr(torch.ops.torchvision, "deform_conv2d"):
+        return {}  # torchvision is not loaded, so no network can contain the operator
+    return {torch.ops.torchvision.deform_conv2d: _deform_conv2d_flops}
+
+
+def _deform_conv2d_flops(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *_: object,
+    out_shape: Sequence[int],
+    **__: object,
+) -> int:
+    """The convolution, and four products per bilinear sample of each input channel and tap."""
+    batch, _, height, width = out_shape
+    out_channels, channels_per_group, *kernel = weight_shape
+    taps = kernel[0] * kernel[1]
+    convolution = taps * channels_per_group * out_channels
+    sampling = 4 * taps * input_shape[1]
+    return 2 * batch * height * width * (convolution + sampling)
