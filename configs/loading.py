@@ -1,0 +1,181 @@
+"""Reads a configuration file, or a preset by name, and refuses what is wrong in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.errors import UserError
+from configs.schema import Config
+
+PRESETS = Path(__file__).parent
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with Evolute, sorted."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find_config(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file behind a preset's name or a path.
+
+    Raises:
+        UserError: Neither a preset nor a file; the message names the nearest preset.
+    """
+    text = os.fspath(name_or_path)
+    if text in preset_names():
+        return PRESETS / f"{text}.yaml"
+    path = Path(text)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(text, preset_names(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"{text!r} is neither a file nor a preset.{hint} Presets: {', '.join(preset_names())}."
+    )
+
+
+def load_config(name_or_path: str | os.PathLike[str], overrides: typing.Sequence[str] = ()) -> Config:
+    """Reads and checks a configuration.
+
+    Args:
+        name_or_path: A preset's name or a YAML file.
+        overrides: ``key.path=value`` strings; values are read as YAML.
+
+    Raises:
+        UserError: Names file, line, key, value and what would be right.
+    """
+    path = find_config(name_or_path)
+    values = read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override)
+    config = check_config(values, path)
+    plugins = tuple(
+        os.fspath(candidate if (candidate := path.parent / plugin).exists() else Path(plugin))
+        for plugin in config.plugins
+    )
+    return dataclasses.replace(config, plugins=plugins)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping.
+
+    Raises:
+        UserError: The file is missing, isn't YAML, or isn't a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    return values
+
+
+def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
+    """Turns nested mappings into a `Config`; see `load_config` for the errors."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        lines = [_explain(problem, path) for problem in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+def config_to_dict(config: Any) -> Any:
+    """Nested plain values, ready for YAML."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: config_to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {key: config_to_dict(value) for key, value in config.items()}
+    if isinstance(config, (tuple, list)):
+        return [config_to_dict(value) for value in config]
+    return config
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {override!r}: write key=value, such as search.trials=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from None
+    *parents, last = key.split(".")
+    section: Any = values
+    for parent in parents:
+        if isinstance(section, list) and parent.isdigit() and int(parent) < len(section):
+            section = section[int(parent)]
+        elif isinstance(section, dict):
+            section = section.setdefault(parent, {})
+        if not isinstance(section, (dict, list)):
+            raise UserError(f"--set {override!r}: `{parent}` holds no further keys")
+    if isinstance(section, list):
+        if not last.isdigit() or int(last) >= len(section):
+            raise UserError(f"--set {override!r}: {last!r} is no index of a list of {len(section)}")
+        section[int(last)] = value
+    else:
+        section[last] = value
+
+
+def _explain(problem: Any, path: Path | None) -> str:
+    """One pydantic error as: where, key, value, what would be right."""
+    keys = [key for key in problem["loc"] if key != "[key]"]
+    where = f"{path}{_line_of(path, keys)}: " if path else ""
+    key = ".".join(map(str, keys))
+    kind, value = problem["type"], problem["input"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}."
+        return f"{where}unknown key `{key}`; {hint}"
+    if kind == "missing" or kind == "missing_argument":
+        return f"{where}the key `{key}` is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error":  # from a __post_init__, which names key and value itself
+        return f"{where}{key + '.' if key else ''}{message}"
+    return f"{where}{key}: {value!r} is not possible; {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(parents: list[Any]) -> list[str]:
+    """Field names of the section that stands at a path of keys."""
+    section: Any = Config
+    for parent in parents:
+        if isinstance(parent, int):
+            continue
+        section = typing.get_type_hints(section).get(parent)
+        arguments = [a for a in typing.get_args(section) if dataclasses.is_dataclass(a)]
+        section = arguments[0] if arguments else section
+        if not dataclasses.is_dataclass(section):
+            return []
+    return [field.name for field in dataclasses.fields(section)]
+
+
+def _line_of(path: Path, keys: list[Any]) -> str:
+    """``:line`` of the deepest key that stands in the file; empty when it came from elsewhere."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, yaml.YAMLError):
+        return ""
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            entry = next((pair for pair in node.value if pair[0].value == str(key)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return f":{line}" if line else ""

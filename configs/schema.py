@@ -1,0 +1,260 @@
+"""The schema of a configuration file: one dataclass a section, a docstring under each field.
+
+The dataclasses need the standard library alone; `configs.loading` checks files against them with
+pydantic, so that an unknown key, a wrong type or an impossible value never reaches a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.space import FORBID_UNKNOWN_KEYS, Space, require
+
+Metric = Literal["accuracy", "latency_ms", "params", "macs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images, and how they are split."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    name: str = "digits"
+    """`digits` (embedded, 8x8), `images` (files under `root`), or a data set name that timm
+    knows, such as `torch/cifar10` or `hfds/...`."""
+    root: str = ""
+    """For `images`: a folder or tar of class folders, or a folder that holds `train` and `test`
+    (or `val`), each a folder or a tar. For timm's data sets: where they are stored."""
+    validation_fraction: float = 0.2
+    """Share of the training images held out, stratified, for the search."""
+    test_fraction: float = 0.2
+    """Share held out as test split where the data has no test split of its own."""
+    limit: int = 0
+    """At most so many training images (stratified, seeded); 0 means all."""
+    crop_padding: int = 0
+    """Random crops after padding by so many pixels (in-memory images)."""
+    flip: bool = False
+    """Random horizontal flips (in-memory images). Wrong for digits and text."""
+    auto_augment: str = ""
+    """timm's policy string for images read from disk, such as `rand-m9-mstd0.5`."""
+    loading_workers: int = 2
+    """Processes that decode images read from disk."""
+    memory_limit_mb: int = 2048
+    """Images are decoded once and kept on the device when they need no more than this."""
+
+    def __post_init__(self) -> None:
+        for key in ("validation_fraction", "test_fraction"):
+            require(self, key, 0 < getattr(self, key) < 1, "a share between 0 and 1 is needed")
+        for key in ("limit", "crop_padding", "loading_workers", "memory_limit_mb"):
+            require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        require(self, "root", self.name != "images" or bool(self.root), "`images` needs a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained. Optimizer and schedule are timm's."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    epochs: int = 10
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Images per optimizer step (per process)."""
+    optimizer: str = "sgd"
+    """Any name that `timm.optim.list_optimizers()` shows; `sgd` is with Nesterov momentum."""
+    learning_rate: float = 0.1
+    """Peak learning rate; not rescaled with the batch size."""
+    momentum: float = 0.9
+    """Momentum of the optimizers that have one."""
+    weight_decay: float = 1e-4
+    """Not applied to biases and batch norms."""
+    warmup_epochs: float = 1.0
+    """Linear warm-up, in epochs; then a cosine to zero."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    clip_grad: float = 5.0
+    """Largest gradient norm; 0 turns clipping off."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle of an image is erased."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Autocast type of forward and backward; weights stay float32."""
+    channels_last: bool = True
+    """Memory format of images and weights."""
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "learning_rate"):
+            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+        for key in ("weight_decay", "warmup_epochs", "clip_grad"):
+            require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        for key in ("label_smoothing", "random_erasing", "momentum"):
+            require(self, key, 0 <= getattr(self, key) < 1, "a share in [0, 1) is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Recipe):
+    """How the supernet is trained."""
+
+    sampling: Literal["fair", "uniform"] = "fair"
+    """`fair`: as many paths a step as the longest candidate list, every candidate of a layer
+    exactly once (FairNAS); `uniform`: one path a step (SPOS)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Recipe):
+    """How a chosen architecture is trained from scratch."""
+
+    mixup: float = 0.0
+    """Alpha of mixup; 0 turns it off."""
+    cutmix: float = 0.0
+    """Alpha of CutMix; 0 turns it off."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that are shipped; 0 ships the last iterate."""
+    seeds: int = 1
+    """How many networks are trained, each from its own seed."""
+    inherit: bool = False
+    """Start from the supernet's weights instead of from scratch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("mixup", "cutmix"):
+            require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        require(self, "ema_decay", 0 <= self.ema_decay < 1, "a share in [0, 1) is needed")
+        require(self, "seeds", self.seeds >= 1, "at least one network is trained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """How an architecture's accuracy is read off the supernet."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    calibration_images: int = 1024
+    """Training images from which the batch norms are recalibrated."""
+    batch_size: int = 256
+    """Images per forward pass."""
+
+    def __post_init__(self) -> None:
+        for key in ("calibration_images", "batch_size"):
+            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """What exactly is timed. All of it is part of the fingerprint beside every value."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    runtime: Literal["eager", "compile", "onnxruntime"] = "eager"
+    """What executes the network."""
+    batch: int = 1
+    """Images per forward pass."""
+    threads: int = 1
+    """CPU threads."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of weights and images."""
+    channels_last: bool = True
+    """Memory format of weights and images."""
+    repeats: int = 40
+    """Timed forward passes of a measurement, spread over blocks."""
+    max_spread: float = 0.1
+    """Interquartile range over median above which a measurement counts as too noisy."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch", "threads", "repeats", "max_spread"):
+            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched for, how long, and by how many workers."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    trials: int = 100
+    """Different architectures to evaluate; answers from the memo are free."""
+    sampler: Literal["nsga2", "tpe", "random", "evolution"] = "nsga2"
+    """Which architecture to try next."""
+    objectives: dict[Metric, Literal["maximize", "minimize"]] = field(
+        default_factory=lambda: {"accuracy": "maximize", "latency_ms": "minimize"}
+    )
+    """Metric -> direction."""
+    constraints: dict[Metric, float] = field(default_factory=dict)
+    """Metric -> upper bound (latency in ms, MACs per image)."""
+    workers: int = 1
+    """Evaluations at a time; each worker owns its share of the machine."""
+    cpus_per_worker: float = 1
+    """CPU cores that a worker reserves."""
+    gpus_per_worker: float = 0
+    """GPUs that a worker reserves; whole ones, or timings disturb each other."""
+    address: str = ""
+    """An existing Ray cluster, such as `auto` or `ray://host:10001`; empty starts one here."""
+    storage: str = ""
+    """Optuna storage URL; empty is an SQLite file in the work directory."""
+    profile_samples: int = 8
+    """Architectures measured before the search, to refuse an impossible constraint."""
+
+    def __post_init__(self) -> None:
+        for key in ("trials", "workers", "profile_samples"):
+            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+        for key in ("cpus_per_worker", "gpus_per_worker"):
+            require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        require(self, "objectives", len(self.objectives) > 0, "at least one objective is needed")
+        for metric, bound in self.constraints.items():
+            require(
+                self, "constraints", bound > 0 and metric != "accuracy",
+                "latency_ms, params and macs take a positive upper bound",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where MLflow keeps what happened."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    uri: str = ""
+    """Tracking URI; empty is an SQLite file and a folder in the work directory."""
+    experiment: str = "evolute"
+    """MLflow experiment, one per project."""
+    model_name: str = ""
+    """Registered model's name; empty is `evolute-NAME`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole configuration file."""
+
+    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+
+    name: str
+    """Names the work directory `runs/NAME`, the study and the MLflow run."""
+    space: Space
+    """The search space."""
+    seed: int = 0
+    """Seed of everything random: splits, initial weights, paths, batches, samplers."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
+    plugins: tuple[str, ...] = ()
+    """Python files that register operators, relative to the configuration file."""
+    data: Data = field(default_factory=Data)
+    """Images and splits."""
+    train: Train = field(default_factory=Train)
+    """Supernet training."""
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    """Accuracy with inherited weights."""
+    latency: Latency = field(default_factory=Latency)
+    """What is timed."""
+    search: Search = field(default_factory=Search)
+    """The search."""
+    retrain: Retrain = field(default_factory=Retrain)
+    """Training from scratch."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """MLflow."""
+
+    def __post_init__(self) -> None:
+        valid = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name)
+        require(self, "name", valid, "use letters, digits, `.`, `_` and `-`")
+        require(self, "seed", self.seed >= 0, "0 or a positive number is needed")
+        valid = self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")
+        require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")

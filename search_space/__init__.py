@@ -1,0 +1,30 @@
+"""What can be built: operators, the space, an architecture, the stand-alone network."""
+
+from search_space import operators as operators  # registers the operators
+from search_space import timm_entry as timm_entry  # registers the timm model `evolute`
+from search_space.architecture import load_architecture, save_architecture
+from search_space.network import Network, build_network
+from search_space.registry import (
+    build_operator,
+    load_plugins,
+    operator_names,
+    operator_options,
+    register_operator,
+)
+from search_space.space import Architecture, ChoiceSpace, Layer, SearchSpace
+
+__all__ = [
+    "Architecture",
+    "ChoiceSpace",
+    "Layer",
+    "Network",
+    "SearchSpace",
+    "build_network",
+    "build_operator",
+    "load_architecture",
+    "load_plugins",
+    "operator_names",
+    "operator_options",
+    "register_operator",
+    "save_architecture",
+]

@@ -1,0 +1,93 @@
+"""The two blocks that stand around a searched operator.
+
+A block's `around` applies its own layers around any operator: the stand-alone network passes the
+one it holds, the supernet one of its candidates. Pointwise convolutions are thereby shared between
+candidates; the batch norm behind an operator is not (`with_norm`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.space import Stage
+from search_space.layers import BatchNorm2d, conv_norm, pool
+
+
+def with_norm(operator: nn.Module, channels: int) -> nn.Sequential:
+    """An operator and the batch norm it owns: operators differ tenfold in output scale."""
+    return nn.Sequential(operator, BatchNorm2d(channels))
+
+
+class Shortcut(nn.Module):
+    """Average pooling and a 1x1 convolution where the shape changes, else the identity."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.project: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.project = conv_norm(in_channels, out_channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(pool(x, self.stride))
+
+
+class Bottleneck(nn.Module):
+    """1x1 narrowing, operator, 1x1 widening, shortcut, ReLU (ResNet, RedNet).
+
+    Papers: https://arxiv.org/abs/1512.03385, https://arxiv.org/abs/2103.06255; the pooled shortcut
+    is ResNet-D's (https://arxiv.org/abs/1812.01187).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.reduce = conv_norm(in_channels, width)
+        self.operator: nn.Module = nn.Identity()
+        self.expand = conv_norm(width, out_channels, act=False)
+        self.shortcut = Shortcut(in_channels, out_channels, stride)
+
+    def around(self, x: Tensor, operator: nn.Module) -> Tensor:
+        out = self.expand(F.relu(operator(self.reduce(x)), inplace=True))
+        return F.relu(out + self.shortcut(x), inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.around(x, self.operator)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 widening, operator on the wide maps, linear 1x1 narrowing, shortcut where shapes allow.
+
+    Paper: https://arxiv.org/abs/1801.04381.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.residual = stride == 1 and in_channels == out_channels
+        self.expand = conv_norm(in_channels, width)
+        self.operator: nn.Module = nn.Identity()
+        self.reduce = conv_norm(width, out_channels, act=False)
+
+    def around(self, x: Tensor, operator: nn.Module) -> Tensor:
+        out = self.reduce(F.relu(operator(self.expand(x)), inplace=True))
+        return x + out if self.residual else out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.around(x, self.operator)
+
+
+Block = Bottleneck | InvertedResidual
+
+
+def operator_width(stage: Stage, in_channels: int) -> int:
+    """Channels on which a stage's operators work."""
+    if stage.block == "bottleneck":
+        return max(round(stage.width / stage.expansion), 1)
+    return max(round(in_channels * stage.expansion), 1)
+
+
+def build_block(stage: Stage, in_channels: int, stride: int) -> Block:
+    """A block without its operator."""
+    width = operator_width(stage, in_channels)
+    kind = Bottleneck if stage.block == "bottleneck" else InvertedResidual
+    return kind(in_channels, stage.width, width, stride)

@@ -1,0 +1,122 @@
+"""The stand-alone network of an architecture: plain modules, timm's conventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.space import Space, Stem
+from search_space.blocks import build_block, operator_width, with_norm
+from search_space.layers import conv_norm, initialize
+from search_space.registry import build_operator
+from search_space.space import Architecture, SearchSpace
+
+
+def build_stem(stem: Stem, in_channels: int) -> nn.Sequential:
+    """The layers before the first stage; see `configs.space.Stem`."""
+    if stem.kind == "resnet":
+        layers = conv_norm(in_channels, stem.width, 7, min(stem.stride, 2))
+    elif stem.kind == "rednet":
+        half = max(stem.width // 2, 1)
+        involution = build_operator("involution", half, half, 1, kernel_size=3)
+        layers = nn.Sequential(
+            conv_norm(in_channels, half, 3, min(stem.stride, 2)),
+            nn.Sequential(with_norm(involution, half), nn.ReLU(inplace=True)),
+            conv_norm(half, stem.width, 3),
+        )
+    else:
+        layers = conv_norm(in_channels, stem.width, 3, min(stem.stride, 2))
+    if stem.stride == 4:
+        layers.append(nn.MaxPool2d(3, 2, 1))
+    return layers
+
+
+def head_features(config: Space) -> int:
+    """Channels that reach the classifier."""
+    return config.head_width or config.stages[-1].width
+
+
+def build_head(config: Space) -> nn.Module:
+    """The 1x1 convolution between the last stage and the pooling, if there is one."""
+    if not config.head_width:
+        return nn.Identity()
+    return conv_norm(config.stages[-1].width, config.head_width)
+
+
+class Network(nn.Module):
+    """Stem, stages, head: (B, in_channels, H, W) images to (B, num_classes) logits.
+
+    Follows timm: `forward_features` gives the (B, C, h, w) map, `forward_head` pools and
+    classifies, `reset_classifier` changes the classes (0 removes the classifier), `feature_info`
+    describes the stages for `features_only`.
+    """
+
+    def __init__(self, space: SearchSpace, architecture: Architecture, num_classes: int) -> None:
+        super().__init__()
+        space.validate(architecture)
+        config = space.config
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = head_features(config)
+        self.stem = build_stem(config.stem, config.in_channels)
+        self.stages = nn.Sequential()
+        self.feature_info: list[dict[str, Any]] = []
+        reduction = config.stem.stride
+        for index, stage in enumerate(config.stages):
+            blocks = nn.Sequential()
+            for layer, name in zip(space.layers, architecture):
+                if layer.stage != index:
+                    continue
+                if space.is_skip(name):
+                    blocks.append(nn.Identity())
+                    continue
+                block = build_block(stage, layer.in_channels, layer.stride)
+                width = operator_width(stage, layer.in_channels)
+                operator = space.build_candidate(name, width, width, layer.stride)
+                block.operator = with_norm(operator, width)
+                blocks.append(block)
+            self.stages.append(blocks)
+            reduction *= stage.stride
+            self.feature_info.append(
+                {"num_chs": stage.width, "reduction": reduction, "module": f"stages.{index}"}
+            )
+        self.head = build_head(config)
+        initialize(self)
+        self.fc: nn.Module = nn.Identity()
+        self.reset_classifier(num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
+        """A new classifier for so many classes; 0 leaves the pooled features."""
+        if global_pool not in ("avg", ""):
+            raise ValueError(f"global_pool: {global_pool!r} is not possible; choose 'avg' or ''")
+        self.num_classes, self.global_pool = num_classes, global_pool
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(images)))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        if self.global_pool == "avg":
+            features = F.adaptive_avg_pool2d(features, 1).flatten(1)
+        return features if pre_logits or not self.global_pool else self.fc(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+def build_network(
+    space: SearchSpace, architecture: Architecture, num_classes: int | None = None
+) -> Network:
+    """The stand-alone network of an architecture, freshly initialised.
+
+    Args:
+        num_classes: Instead of the space's own; 0 leaves the classifier out.
+
+    Raises:
+        UserError: The architecture isn't in the space.
+    """
+    return Network(space, architecture, space.num_classes if num_classes is None else num_classes)

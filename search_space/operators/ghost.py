@@ -1,0 +1,45 @@
+"""Ghost module: half of the maps are convolved, the rest derived from them by cheap kernels.
+
+Paper: GhostNet: More Features from Cheap Operations (https://arxiv.org/abs/1911.11907).
+"""
+
+from __future__ import annotations
+
+from timm.models.ghostnet import GhostModule
+from torch import nn
+
+from search_space.layers import BatchNorm2d
+from search_space.registry import register_operator
+
+
+@register_operator("ghost")
+def ghost(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    kernel_size: int = 3,
+    ratio: int = 2,
+    cheap_kernel_size: int = 3,
+) -> nn.Module:
+    """Concatenation of m = ceil(C_out/ratio) convolved maps and their depthwise images.
+
+    Parameters C_in·K²·m + d²·m·(ratio - 1) + 2·m·ratio (batch norms); MACs of the convolutions
+    times H'·W'. No activation inside: the block behind it has one.
+
+    Args:
+        kernel_size: Side length K of the primary convolution.
+        ratio: Total over convolved maps, at least 2.
+        cheap_kernel_size: Odd side length d of the depthwise kernels.
+    """
+    module = GhostModule(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        ratio=ratio,
+        dw_size=cheap_kernel_size,
+        stride=stride,
+        act_layer=nn.Identity,
+    )
+    for part in (module.primary_conv, module.cheap_operation):
+        part[1] = BatchNorm2d(part[1].num_features)  # trains on a 1x1 map at batch 1 as well
+    return module

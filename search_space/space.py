@@ -1,0 +1,257 @@
+"""What can be built, and how to move among it: spaces whose points are plain tuples of names."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.loading import config_to_dict, find_config, read_yaml
+from configs.space import Space, space_from_dict
+from search_space.registry import build_operator, load_plugins
+
+Architecture = tuple[str, ...]
+
+SKIP = "skip"  # the operator that leaves its layer out
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One searchable position. The shapes are those of the block that stands there."""
+
+    candidates: tuple[str, ...]
+    stage: int = 0
+    in_channels: int = 0
+    out_channels: int = 0
+    stride: int = 1
+
+
+@dataclass(frozen=True, init=False)
+class ChoiceSpace:
+    """A space with no network behind it, for tables, simulators and remote devices.
+
+    Args:
+        candidates_per_layer: For each layer the names to choose from.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, candidates_per_layer: Sequence[Sequence[str]]) -> None:
+        layers = tuple(Layer(tuple(candidates)) for candidates in candidates_per_layer)
+        object.__setattr__(self, "layers", layers)
+        if not layers:
+            raise UserError("candidates_per_layer: at least one layer is needed")
+        for index, layer in enumerate(layers):
+            if not layer.candidates or len(set(layer.candidates)) < len(layer.candidates):
+                raise UserError(
+                    f"layer {index}: {layer.candidates!r} is not possible; "
+                    "one or more different names are needed"
+                )
+
+    @property
+    def size(self) -> int:
+        """How many architectures there are, equal networks counted apart."""
+        return math.prod(len(layer.candidates) for layer in self.layers)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """A random architecture in canonical form; every layer is drawn uniformly."""
+        return self.canonical(tuple(_draw(layer.candidates, rng) for layer in self.layers))
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A different architecture: each layer is redrawn with probability 1/layers, at least one.
+
+        Equal networks count as one, so the result differs as a network. A space of a single
+        network returns that one.
+        """
+        origin = self.canonical(architecture)
+        open_layers = [i for i, layer in enumerate(self.layers) if len(layer.candidates) > 1]
+        for _ in range(100):
+            if not open_layers:
+                break
+            chosen = {i for i in open_layers if rng.random() < 1 / len(open_layers)}
+            chosen.add(open_layers[rng.integers(len(open_layers))])
+            mutated = self.canonical(
+                tuple(
+                    _draw([c for c in layer.candidates if c != name], rng) if i in chosen else name
+                    for i, (layer, name) in enumerate(zip(self.layers, origin))
+                )
+            )
+            if mutated != origin:
+                return mutated
+        return origin
+
+    def crossover(
+        self, a: Architecture, b: Architecture, rng: np.random.Generator
+    ) -> Architecture:
+        """Each layer from one of two parents at random, in canonical form."""
+        return self.canonical(tuple(pair[rng.integers(2)] for pair in zip(a, b)))
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The one architecture that stands for all equal networks; here each is its own."""
+        return tuple(architecture)
+
+    def validate(self, architecture: Architecture) -> None:
+        """Checks that the architecture lies in the space.
+
+        Raises:
+            UserError: Names the layer and the nearest valid candidate.
+        """
+        if isinstance(architecture, str) or len(architecture) != len(self.layers):
+            raise UserError(
+                f"architecture {architecture!r}: {len(self.layers)} names are needed, one a layer"
+            )
+        for index, (layer, name) in enumerate(zip(self.layers, architecture)):
+            if name not in layer.candidates:
+                near = difflib.get_close_matches(str(name), layer.candidates, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise UserError(
+                    f"layer {index}: {name!r} is not a candidate; {hint}"
+                    f"valid: {', '.join(layer.candidates)}"
+                )
+
+
+@dataclass(frozen=True, init=False)
+class SearchSpace(ChoiceSpace):
+    """Stages of searchable layers with their stem and classifier: networks that can be built.
+
+    `skip` is offered only where a layer keeps its shape; elsewhere it is dropped from the layer's
+    candidates.
+
+    Args:
+        config: The space as a configuration file says it.
+        plugins: Python files that register operators; they are loaded here.
+
+    Raises:
+        UserError: A candidate, an operator or one of its options doesn't exist.
+    """
+
+    config: Space
+    plugins: tuple[str, ...]
+
+    def __init__(self, config: Space, plugins: Sequence[str | os.PathLike[str]] = ()) -> None:
+        object.__setattr__(self, "config", config)
+        object.__setattr__(self, "plugins", tuple(os.fspath(plugin) for plugin in plugins))
+        object.__setattr__(self, "layers", tuple(_layers(config)))
+        load_plugins(self.plugins)
+        for name in config.candidates:
+            if not self.is_skip(name):
+                self.build_candidate(name, 8, 8, 1)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> SearchSpace:
+        """Reads the space of a configuration file, a preset or an ``architecture.yaml``.
+
+        Raises:
+            UserError: The file is missing or its space is wrong.
+        """
+        file = find_config(path)
+        values = read_yaml(file)
+        if "space" not in values:
+            raise UserError(f"{file}: the key `space` is missing")
+        try:
+            return cls.from_dict(values, file.parent)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> SearchSpace:
+        """The inverse of `to_dict`; plugins are looked for in `folder`, then where we are."""
+        plugins = []
+        for plugin in values.get("plugins") or ():
+            beside = (folder or Path()) / plugin
+            plugins.append(beside if beside.exists() else Path(plugin))
+        return cls(space_from_dict(values["space"]), plugins)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values: ``space`` and, where there are any, ``plugins``."""
+        values: dict[str, Any] = {"space": config_to_dict(self.config)}
+        if self.plugins:
+            values["plugins"] = list(self.plugins)
+        return values
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the images in pixels."""
+        return self.config.input_size
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.config.in_channels
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        return self.config.num_classes
+
+    def operator_of(self, candidate: str) -> str:
+        """The operator family behind a candidate's name."""
+        return self.config.candidates[candidate]["operator"]
+
+    def is_skip(self, candidate: str) -> bool:
+        """Whether a candidate leaves its layer out."""
+        return self.operator_of(candidate) == SKIP
+
+    def build_candidate(self, name: str, in_channels: int, out_channels: int, stride: int):
+        """The candidate's operator as a module.
+
+        Raises:
+            UserError: Names the candidate and what is wrong with it.
+        """
+        options = dict(self.config.candidates[name])
+        try:
+            return build_operator(options.pop("operator"), in_channels, out_channels, stride, **options)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"space.candidates.{name}: {error}") from None
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """Skips moved to the end of each run of layers with equal shapes and candidates.
+
+        Skipping the second or the third of three equal layers leaves the same stand-alone network.
+        """
+        canonical: list[str] = []
+        start = 0
+        for end in range(1, len(self.layers) + 1):
+            if end == len(self.layers) or self.layers[end] != self.layers[start]:
+                canonical += sorted(architecture[start:end], key=self.is_skip)  # stable
+                start = end
+        return tuple(canonical)
+
+
+def _layers(config: Space) -> list[Layer]:
+    layers = []
+    channels = config.stem.width
+    for index, stage in enumerate(config.stages):
+        names = stage.candidates or tuple(config.candidates)
+        for name in names:
+            if name not in config.candidates:
+                near = difflib.get_close_matches(name, config.candidates, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "define it under space.candidates"
+                raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
+        for position in range(stage.depth):
+            stride = stage.stride if position == 0 else 1
+            keeps_shape = stride == 1 and channels == stage.width
+            candidates = tuple(
+                name
+                for name in names
+                if keeps_shape or config.candidates[name]["operator"] != SKIP
+            )
+            if not candidates:
+                raise UserError(
+                    f"space.stages.{index}: its first layer changes the shape, so a candidate "
+                    "other than skip is needed"
+                )
+            layers.append(Layer(candidates, index, channels, stage.width, stride))
+            channels = stage.width
+    return layers
+
+
+def _draw(names: Sequence[str], rng: np.random.Generator) -> str:
+    return names[rng.integers(len(names))]

@@ -1,0 +1,50 @@
+"""Makes every architecture a timm model: ``timm.create_model("evolute", architecture=...)``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from search_space.architecture import load_architecture
+from search_space.network import Network
+
+default_cfgs = generate_default_cfgs(
+    {"evolute.untrained": {"url": "", "first_conv": "stem.0", "classifier": "fc"}}
+)
+
+
+@register_model
+def evolute(
+    pretrained: bool = False, *, architecture: str | os.PathLike[str], **options: Any
+) -> Network:
+    """The network of an ``architecture.yaml``.
+
+    Args:
+        architecture: Path of the file.
+        options: What `timm.create_model` passes on: ``num_classes``, ``features_only``,
+            ``out_indices``, ``in_chans`` (only the space's own).
+    """
+    space, choices = load_architecture(architecture)
+
+    def build(
+        num_classes: int = space.num_classes, in_chans: int = space.in_channels
+    ) -> Network:
+        if in_chans != space.in_channels:
+            raise ValueError(f"in_chans: {in_chans} is not possible; the space has {space.in_channels}")
+        return Network(space, choices, num_classes)
+
+    size = (space.in_channels, space.input_size, space.input_size)
+    overlay = {"input_size": size, "num_classes": space.num_classes}
+    return build_model_with_cfg(
+        build,
+        "evolute",
+        pretrained,
+        pretrained_cfg_overlay={**overlay, **(options.pop("pretrained_cfg_overlay", None) or {})},
+        feature_cfg={
+            "out_indices": tuple(range(len(space.config.stages))),
+            "flatten_sequential": True,
+        },
+        **options,
+    )
