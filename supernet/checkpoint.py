@@ -1,0 +1,72 @@
+"""Files a run is resumed from, written so that a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs.errors import UserError
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes nested tensors and plain values atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads what `save_checkpoint` wrote; only tensors and plain values are unpickled.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint; train first") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({reason}); move it away to start this training "
+            "again. Nothing else was changed."
+        ) from None
+
+
+def save_weights(path: Path, module: nn.Module) -> None:
+    """Writes a module's parameters and buffers as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    save_file(tensors, partial)
+    os.replace(partial, path)
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Loads safetensors into a module.
+
+    Raises:
+        UserError: The file is missing or damaged, or its weights belong to another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there are no such weights; train first") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: the weights are damaged ({error})") from None
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{path}: these weights belong to another network: {first[:300]}") from None

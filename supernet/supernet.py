@@ -1,0 +1,83 @@
+"""One network that holds every candidate of every layer. The architecture is an argument."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_space.blocks import build_block, operator_width, with_norm
+from search_space.layers import initialize
+from search_space.network import Network, build_head, build_network, build_stem, head_features
+from search_space.space import Architecture, SearchSpace
+
+
+class SupernetLayer(nn.Module):
+    """A block's shared convolutions and one operator per candidate, each with its batch norm."""
+
+    def __init__(self, space: SearchSpace, index: int) -> None:
+        super().__init__()
+        layer = space.layers[index]
+        stage = space.config.stages[layer.stage]
+        width = operator_width(stage, layer.in_channels)
+        self.block = build_block(stage, layer.in_channels, layer.stride)
+        self.candidates = nn.ModuleDict(
+            {
+                name: with_norm(space.build_candidate(name, width, width, layer.stride), width)
+                for name in layer.candidates
+                if not space.is_skip(name)
+            }
+        )
+
+    def forward(self, x: Tensor, candidate: str) -> Tensor:
+        if candidate not in self.candidates:  # skip
+            return x
+        return self.block.around(x, self.candidates[candidate])
+
+
+class Supernet(nn.Module):
+    """Weight-sharing network: ``supernet(images, architecture)`` runs one path.
+
+    Convolutions around a searched operator are shared by its candidates; an operator and the batch
+    norm behind it belong to one candidate (SPOS, https://arxiv.org/abs/1904.00420).
+
+    The running statistics of its batch norms mix all paths and say little about any of them:
+    `evaluators.accuracy` recalibrates an extracted copy.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.stem = build_stem(space.config.stem, space.in_channels)
+        self.layers = nn.ModuleList(SupernetLayer(space, i) for i in range(len(space.layers)))
+        self.head = build_head(space.config)
+        initialize(self)
+        self.fc = nn.Linear(head_features(space.config), space.num_classes)
+
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+        """(B, in_channels, H, W) images to (B, num_classes) logits along one path.
+
+        Raises:
+            UserError: The architecture isn't in the space.
+        """
+        self.space.validate(architecture)
+        x = self.stem(images)
+        for layer, candidate in zip(self.layers, architecture):
+            x = layer(x, candidate)
+        return self.fc(F.adaptive_avg_pool2d(self.head(x), 1).flatten(1))
+
+    def extract(self, architecture: Architecture) -> Network:
+        """The stand-alone network of a path with a copy of its inherited weights.
+
+        In eval mode ``extract(a)(x)`` equals ``supernet(x, a)``.
+        """
+        parameter = next(self.parameters())
+        network = build_network(self.space, architecture).to(parameter.device, parameter.dtype)
+        network.stem.load_state_dict(self.stem.state_dict())
+        blocks = [block for stage in network.stages for block in stage]
+        for layer, candidate, block in zip(self.layers, architecture, blocks):
+            if candidate in layer.candidates:
+                inherited = layer.candidates[candidate].state_dict(prefix="operator.")
+                block.load_state_dict({**layer.block.state_dict(), **inherited})
+        network.head.load_state_dict(self.head.state_dict())
+        network.fc.load_state_dict(self.fc.state_dict())
+        return network.train(self.training)
