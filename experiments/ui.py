@@ -1,0 +1,139 @@
+"""``evolute ui``: the MLflow UI on the store of a work directory, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.errors import UserError
+from experiments.journal import Journal
+from experiments.store import check_uri, import_mlflow, local_uri
+from experiments.upload import upload
+
+START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
+
+
+def open_ui(
+    place: Path | str,
+    port: int = 5000,
+    host: str = "127.0.0.1",
+    say: Callable[[str], object] = print,
+) -> None:
+    """Serve the MLflow UI for a work directory or a store until Ctrl-C.
+
+    ``place`` is a work directory (``runs/NAME``) or a database URI; a tracking server has its own
+    UI, so for its URI the address is all that is said. What a work directory has in its journal and
+    not yet in its local store is uploaded first: a search whose server was away can be looked at
+    too. A busy port is replaced by the next free one.
+
+    Raises `UserError` when there is nothing to show or the UI does not start.
+    """
+    uri = _store_of(place, say)
+    if uri.startswith(("http://", "https://")):
+        say(f"The tracking server has its own UI: {uri}")
+        return
+    free = free_port(host, port)
+    if free != port:
+        say(f"Port {port} is taken; using {free}.")
+    server = start_server(uri, host, free)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server as Ctrl-C does
+    try:
+        _wait_until_healthy(server, f"http://{host}:{free}/health")
+        say(f"MLflow UI: http://{host}:{free}  (Ctrl-C ends it)")
+        server.wait()
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        stop_server(server)
+
+
+def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
+    """The URI of the store to show."""
+    if "://" in str(place):
+        check_uri(str(place))
+        return str(place)
+    directory = Path(place)
+    database = directory / "mlflow.db"
+    journal = Journal(directory) if directory.is_dir() else None
+    if journal is None or not (database.exists() or journal.size):
+        raise UserError(f"{directory}: nothing was tracked here; {_runs_that_exist(directory)}")
+    if journal.uploaded("local") < journal.size:
+        try:
+            upload(directory, local_uri(directory))
+        except UserError as error:
+            say(f"Showing what is there already: {error}")
+    return local_uri(directory)
+
+
+def _runs_that_exist(directory: Path) -> str:
+    folders = {directory.parent, Path("runs")}
+    tracked = sorted(
+        str(path.parent) for folder in folders for path in folder.glob("*/tracking.jsonl")
+    )
+    if not tracked:
+        return "and there are no runs under runs/ yet: `evolute run quickstart` makes one"
+    return "runs that exist: " + ", ".join(tracked)
+
+
+def free_port(host: str, first: int) -> int:
+    """The first port from ``first`` on that nobody listens on."""
+    for port in range(first, min(first + 100, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise UserError(f"--port {first}: no free port from {first} to {first + 99} on {host}")
+
+
+def start_server(uri: str, host: str, port: int) -> subprocess.Popen[bytes]:
+    """MLflow's server with one worker and no job runners: 2 processes instead of 15."""
+    import_mlflow()  # for the environment it sets
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C comes to us, and we end the server with its worker
+    )
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    """End a server of `start_server` and its worker, at the latest after ten seconds."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, signal_number)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait()
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise UserError(
+        f"the MLflow server did not start (exit code {server.poll()}); "
+        "`mlflow server --help` should work in this environment"
+    )
