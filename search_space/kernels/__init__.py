@@ -1,11 +1,15 @@
-"""Involution at the speed of the hardware: one function, three implementations behind it."""
+"""Involution at the speed of the hardware: one function, three implementations behind it.
+
+``native`` (C++ on the CPU), ``triton`` (CUDA) and ``shift`` (plain torch, everywhere).
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from search_space.kernels.shift import shift_and_add
+from search_space.kernels import shift
+from search_space.kernels.library import active_backend
 
 __all__ = ["active_backend", "involution"]
 
@@ -25,14 +29,15 @@ def involution(
         kernel_size: K, odd.
 
     Returns:
-        (B, C, H', W'), in the dtype and memory format of ``input``.
+        (B, C, H', W'), in the dtype and memory format of ``input``; under autocast both inputs
+        are cast to the autocast dtype first. Half types accumulate in float32.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit.
 
     Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
     Recognition, CVPR 2021, equation 4.
     """
-    return shift_and_add(input, weight, kernel_size, stride, dilation)
-
-
-def active_backend(device: torch.device | str = "cpu") -> str:
-    """Which implementation runs on a device: ``native``, ``triton`` or ``shift``."""
-    return "shift"
+    if torch.onnx.is_in_onnx_export():  # ONNX knows no operator of ours
+        return shift.forward(input, weight, kernel_size, stride, dilation)
+    return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)

@@ -38,7 +38,7 @@ def _padded_groups(tensor: Tensor, kernel_size: int, dilation: int, groups: int)
     return _grouped(F.pad(tensor, (padding,) * 4), groups)
 
 
-def shift_and_add(
+def forward(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """Involution, see `search_space.kernels.involution`; differentiable by torch itself."""
@@ -54,7 +54,7 @@ def shift_and_add(
     return output.flatten(1, 2).to(input.dtype)
 
 
-def shift_and_add_backward(
+def backward(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to input and weight, given the gradient of the output."""
