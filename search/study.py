@@ -1,0 +1,220 @@
+"""The Optuna study that holds everything a search knows, and from which it resumes.
+
+What is saved: one finished Optuna trial per evaluated architecture (its choices as parameters,
+objectives as values, bounds as constraints; metrics, state, message and seconds as user
+attributes), written in one transaction; and, as user attributes of the study, the settings that
+must not change, the reference point of the hypervolume, and the architectures being evaluated
+right now. So a killed driver leaves no half-written trial, and the next one knows what to redo.
+It is an ordinary study: `optuna.load_study` and optuna-dashboard open it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from configs.errors import UserError
+from search.records import State, TrialRecord
+from search_space import Architecture, ChoiceSpace
+
+LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
+
+Choice = TypeVar("Choice")
+
+
+def parameters_of(choices: Sequence[Choice]) -> dict[str, Choice]:
+    """One Optuna parameter per layer: layer_00, layer_01, ..."""
+    return {f"layer_{index:02d}": choice for index, choice in enumerate(choices)}
+
+
+def storage_url(storage: str | Path | None) -> str | None:
+    """A storage as Optuna's URL: a plain path is an SQLite file; None stays None (in memory)."""
+    if storage is None or "://" in str(storage):
+        return None if storage is None else str(storage)
+    return f"sqlite:///{Path(storage).expanduser().resolve()}"
+
+
+class SearchStudy:
+    """A search's study, opened or created.
+
+    Attributes:
+        records: Finished evaluations, in the order of completion.
+        interrupted: Architectures that the last driver was evaluating when it ended.
+
+    Raises:
+        UserError: The storage can't be opened, or its study is of another search.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        name: str,
+        space: ChoiceSpace,
+        objectives: Mapping[str, str],
+        constraints: Mapping[str, float],
+    ) -> None:
+        self.url, self.name = url, name
+        self._objectives, self._constraints = dict(objectives), dict(constraints)
+        self._distributions: dict[str, BaseDistribution] = parameters_of(
+            [CategoricalDistribution(layer.candidates) for layer in space.layers]
+        )
+        settings = _settings(space, objectives, constraints)
+        self._storage = _open_storage(url)
+        self._study = self._open_study(settings)
+        self.records = [
+            self._record(trial) for trial in self._study.trials if "state" in trial.user_attrs
+        ]
+        finished = {record.architecture for record in self.records}
+        running = [tuple(a) for a in self._study.user_attrs.get("running", [])]
+        self.interrupted = [a for a in running if a not in finished]
+
+    @property
+    def reference(self) -> list[float] | None:
+        """The reference point of the hypervolume, as losses; None until it was set."""
+        return self._study.user_attrs.get("reference")
+
+    def set_reference(self, losses: Iterable[float]) -> None:
+        self._study.set_user_attr("reference", [float(loss) for loss in losses])
+
+    def set_running(self, architectures: Iterable[Architecture]) -> None:
+        """Notes what is being evaluated, for the driver after this one."""
+        self._study.set_user_attr("running", [list(a) for a in architectures])
+
+    def add(
+        self,
+        architecture: Architecture,
+        metrics: Mapping[str, float],
+        state: State,
+        message: str,
+        seconds: float,
+    ) -> TrialRecord:
+        """Writes a finished evaluation, atomically, and returns its record."""
+        bounds = {
+            name: metrics[name] - bound
+            for name, bound in self._constraints.items()
+            if name in metrics
+        }
+        complete = state == "complete"
+        finished = datetime.datetime.now()
+        trial = create_trial(
+            state={"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(
+                state, TrialState.FAIL
+            ),
+            values=[metrics[name] for name in self._objectives] if complete else None,
+            params=parameters_of(architecture),
+            distributions=self._distributions,
+            # optuna-dashboard doesn't show constraints yet, hence their copy here.
+            user_attrs={
+                "state": state,
+                "metrics": dict(metrics),
+                "outcome": {"message": message, "seconds": seconds, "constraints": bounds},
+            },
+            constraints=bounds,
+        )
+        trial.datetime_start = finished - datetime.timedelta(seconds=seconds)
+        trial.datetime_complete = finished
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        record = TrialRecord(number, architecture, dict(metrics), state, message, seconds)
+        self.records.append(record)
+        return record
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        attributes = trial.user_attrs
+        return TrialRecord(
+            number=trial.number,
+            architecture=tuple(trial.params[name] for name in self._distributions),
+            metrics=attributes["metrics"],
+            state=attributes["state"],
+            message=attributes["outcome"]["message"],
+            seconds=attributes["outcome"]["seconds"],
+        )
+
+    def _open_study(self, settings: dict[str, Any]) -> optuna.Study:
+        study = optuna.create_study(
+            storage=self._storage,
+            study_name=self.name,
+            directions=[*self._objectives.values()],  # type: ignore[list-item]
+            sampler=optuna.samplers.RandomSampler(),  # unused: the driver proposes
+            load_if_exists=True,
+        )
+        self._study_id = self._storage.get_study_id_from_name(self.name)
+        stored = study.user_attrs.get("settings")
+        if stored is None:
+            if study.trials:
+                raise UserError(
+                    f"study {self.name!r} in {self.url} was not made by Evolute; "
+                    "choose another study name or storage"
+                )
+            study.set_user_attr("settings", settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # set_metric_names is experimental
+                study.set_metric_names(list(self._objectives))
+        elif difference := first_difference(stored, settings):
+            raise UserError(
+                f"study {self.name!r} in {self.url} is of another search: {difference}; "
+                "set it back, or choose another study name or storage"
+            )
+        return study
+
+
+def first_difference(stored: Any, wanted: Any, key: str = "") -> str:
+    """Names the first place where two trees of dicts, lists and values differ; "" if none."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for name in [*stored, *(name for name in wanted if name not in stored)]:
+            path = f"{key}.{name}" if key else str(name)
+            if name not in stored:
+                return f"{path} is {wanted[name]!r} now and was not set then"
+            if name not in wanted:
+                return f"{path} was {stored[name]!r} and is not set now"
+            if difference := first_difference(stored[name], wanted[name], path):
+                return difference
+        return ""
+    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+        pairs = enumerate(zip(stored, wanted))
+        return next(
+            filter(None, (first_difference(a, b, f"{key}[{index}]") for index, (a, b) in pairs)),
+            "",
+        )
+    return "" if stored == wanted else f"{key} was {stored!r} and is {wanted!r} now"
+
+
+def _settings(
+    space: ChoiceSpace, objectives: Mapping[str, str], constraints: Mapping[str, float]
+) -> dict[str, Any]:
+    """What must stay the same for trials to be comparable, as JSON would give it back."""
+    # A space with networks says how they are built: the same names with other widths is another.
+    describe = getattr(space, "to_dict", None)
+    description = describe() if describe else [list(layer.candidates) for layer in space.layers]
+    settings = {
+        # Pairs, because the order of the objectives is the order of the study's values.
+        "objectives": [list(pair) for pair in objectives.items()],
+        "constraints": dict(constraints),
+        "space": description,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _open_storage(url: str | None) -> Any:
+    if url is None:
+        return optuna.storages.InMemoryStorage()
+    try:
+        if not url.startswith("sqlite:///"):
+            return optuna.storages.get_storage(url)
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
+        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"storage {url!r} can't be opened ({type(error).__name__}: {reason}); "
+            "give a path for an SQLite file, or an Optuna storage URL"
+        ) from error
