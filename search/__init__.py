@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from search.profile import MetricRange, SpaceProfile, check_feasible, profile_space
 from search.records import SearchProgress, SearchResult, TrialRecord, pareto_front
 from search.run import SAMPLERS, run_search
 
 __all__ = [
     "SAMPLERS",
+    "MetricRange",
     "SearchProgress",
     "SearchResult",
+    "SpaceProfile",
     "TrialRecord",
+    "check_feasible",
     "pareto_front",
+    "profile_space",
     "run_search",
 ]

@@ -1,0 +1,135 @@
+"""What a space costs, before it is searched: the range of each cheap metric over random members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.errors import UserError
+from search_space import Architecture, ChoiceSpace
+
+
+@dataclass(frozen=True)
+class MetricRange:
+    """Smallest, median and largest value of one metric."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class SpaceProfile:
+    """The cheap metrics of a sample of a space.
+
+    `feasible` is the share of the `samples` random architectures within all bounds, 0 to 1.
+    """
+
+    ranges: dict[str, MetricRange]
+    bounds: dict[str, float]
+    feasible: float
+    samples: int
+
+
+def profile_space(
+    space: ChoiceSpace,
+    measure: Callable[[Architecture], Mapping[str, float]],
+    bounds: Mapping[str, float],
+    *,
+    samples: int = 16,
+    seed: int = 0,
+) -> SpaceProfile:
+    """Measures random architectures, and those that take one candidate wherever they can.
+
+    The latter are there for the ends of the ranges, which random architectures seldom reach; they
+    don't count for the medians and for the feasible share.
+
+    Args:
+        measure: Gives the cheap metrics of an architecture; the same ones each time.
+        bounds: Metric name to its upper bound.
+        samples: How many random architectures; fewer where the space has fewer.
+
+    Raises:
+        UserError: A bound is set on a metric that isn't measured, or a value is not finite.
+    """
+    rng = np.random.default_rng(seed)
+    random: dict[Architecture, dict[str, float]] = {}
+    for _ in range(20 * samples):  # repetitions included
+        if len(random) == samples:
+            break
+        architecture = space.canonical(space.sample(rng))
+        if architecture not in random:
+            random[architecture] = _measured(measure, architecture, bounds)
+    uniform = {
+        architecture: _measured(measure, architecture, bounds)
+        for architecture in uniform_architectures(space)
+        if architecture not in random
+    }
+    every = [*random.values(), *uniform.values()]
+    feasible = [all(m[name] <= bounds[name] for name in bounds) for m in random.values()]
+    return SpaceProfile(
+        ranges={
+            name: MetricRange(
+                smallest=min(metrics[name] for metrics in every),
+                median=float(np.median([metrics[name] for metrics in random.values()])),
+                largest=max(metrics[name] for metrics in every),
+            )
+            for name in every[0]
+        },
+        bounds=dict(bounds),
+        feasible=sum(feasible) / len(feasible),
+        samples=len(random),
+    )
+
+
+def uniform_architectures(space: ChoiceSpace) -> list[Architecture]:
+    """For each candidate name the architecture that uses it in every layer that offers it.
+
+    The other layers take their first candidate.
+    """
+    names = dict.fromkeys(name for layer in space.layers for name in layer.candidates)
+    found = dict.fromkeys(
+        space.canonical(
+            tuple(
+                name if name in layer.candidates else layer.candidates[0] for layer in space.layers
+            )
+        )
+        for name in names
+    )
+    return list(found)
+
+
+def check_feasible(profile: SpaceProfile) -> None:
+    """Refuses a bound below everything that was measured.
+
+    Raises:
+        UserError: Names the constraint and the measured range.
+    """
+    for name, bound in profile.bounds.items():
+        found = profile.ranges[name]
+        if bound < found.smallest:
+            raise UserError(
+                f"constraints.{name}: {bound:.6g} can't be met; the architectures of this space "
+                f"lie between {found.smallest:.6g} and {found.largest:.6g} (median "
+                f"{found.median:.6g}, {profile.samples} sampled). Raise the bound above "
+                f"{found.smallest:.6g}, or add cheaper candidates to the space"
+            )
+
+
+def _measured(
+    measure: Callable[[Architecture], Mapping[str, float]],
+    architecture: Architecture,
+    bounds: Mapping[str, float],
+) -> dict[str, float]:
+    metrics = {name: float(value) for name, value in measure(architecture).items()}
+    for name in bounds:
+        if name not in metrics:
+            given = ", ".join(metrics)
+            raise UserError(f"constraints.{name}: not among the cheap metrics ({given})")
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(f"metric {name!r} is {value}; a finite number is needed")
+    return metrics
