@@ -31,10 +31,6 @@ inline Vector load(const float* p) { Vector v; memcpy(&v, p, sizeof v); return v
 inline Quad load4(const float* p) { Quad v; memcpy(&v, p, sizeof v); return v; }
 inline void store(float* p, Vector v) { memcpy(p, &v, sizeof v); }
 inline void store4(float* p, Quad v) { memcpy(p, &v, sizeof v); }
-inline Vector repeat4(const float* p) {
-    Quad v = load4(p);
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
-}
 
 inline Vector load(const BFloat16* p) {
     HalfBits h;
@@ -239,38 +235,49 @@ inline Vector quarter_sums(const Vector* v) {
 #undef PICK
 }
 
+#define PART(v, q) __builtin_shufflevector(v, v, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3)
+#define QUARTER(v, q)                                                                          \
+    __builtin_shufflevector(v, v, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, 4 * q, 4 * q + 1,     \
+                            4 * q + 2, 4 * q + 3, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3,       \
+                            4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3)
+
+
 // weight_gradient[i, j] = sum over channels of gradient * x[i, j] for one pixel and group.
 // x is stored in quarters (block, quarter, column, 4): one vector holds 4 columns of 4 channels.
 template <int K>
 inline void weight_pixel(const Geometry& g, const float* x, long x_row, long quarter,
                          const float* gradient, float* weight_gradient) {
-    const int size = K ? K : int(g.kernel), chunks = (size + 3) / 4;
-    const int last = size - 4 * (chunks - 1);
-    const long blocks = g.blocks_per_group;
-    Vector sums[4] = {};
-    float* target[4];
-    int pending = 0;
-    UNROLL for (int i = 0; i < size; i++)
-        UNROLL for (int chunk = 0; chunk < chunks; chunk++) {
-            Vector sum = {};
-            for (long block = 0; block < blocks; block++)
-                UNROLL for (int q = 0; q < 4; q++)
-                    sum += load(x + i * x_row + (4 * block + q) * quarter + chunk * kLanes) *
-                           repeat4(gradient + block * g.out_width * kLanes + 4 * q);
-            target[pending] = weight_gradient + i * size + 4 * chunk;
-            sums[pending++] = sum;
-            bool end = i + 1 == size && chunk + 1 == chunks;
-            if (pending < 4 && !end) continue;
-            Vector four = quarter_sums(sums);
-            float values[kLanes];
-            store(values, four);
-            // A chunk may spill into the next row's taps, which are written after it: all but
-            // the very last one, which belongs to another pixel.
-            for (int m = 0; m < pending; m++)
-                if (end && m + 1 == pending) memcpy(target[m], values + 4 * m, last * sizeof(float));
-                else store4(target[m], load4(values + 4 * m));
-            pending = 0;
+    const int size = K ? K : int(g.kernel), chunks = (size + 3) / 4, total = size * chunks;
+    constexpr int kBatch = K ? (K * ((K + 3) / 4) + 3) / 4 * 4 : 4;
+    for (int start = 0; start < total; start += kBatch) {
+        Vector sums[kBatch] = {};
+        for (long block = 0; block < g.blocks_per_group; block++) {
+            const Vector pixel = load(gradient + block * g.out_width * kLanes);
+            const Vector quarters[4] = {QUARTER(pixel, 0), QUARTER(pixel, 1), QUARTER(pixel, 2),
+                                        QUARTER(pixel, 3)};
+            UNROLL for (int n = 0; n < kBatch; n++) {
+                const int i = (start + n) / chunks, chunk = (start + n) % chunks;
+                if (start + n < total) {
+                    const float* column = x + i * x_row + 4 * block * quarter + chunk * kLanes;
+                    UNROLL for (int q = 0; q < 4; q++)
+                        sums[n] += load(column + q * quarter) * quarters[q];
+                }
+            }
         }
+        UNROLL for (int n = 0; n < kBatch; n += 4) {
+            const Vector four = quarter_sums(sums + n);
+            const Quad parts[4] = {PART(four, 0), PART(four, 1), PART(four, 2), PART(four, 3)};
+            UNROLL for (int m = 0; m < 4; m++) {
+                const int i = (start + n + m) / chunks, chunk = (start + n + m) % chunks;
+                float* target = weight_gradient + i * size + 4 * chunk;
+                // A chunk may spill into the next row's taps, which are written after it: all
+                // but the very last one, which would write to another pixel.
+                if (start + n + m + 1 < total) store4(target, parts[m]);
+                else if (start + n + m < total)
+                    for (int j = 0; j < size - 4 * chunk; j++) target[j] = parts[m][j];
+            }
+        }
+    }
 }
 
 // ---- Rows of one image: forward, backward.
