@@ -109,14 +109,12 @@ def _extra_formulas() -> dict[Any, Callable[..., int]]:
 def _deform_conv2d_flops(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],
-    *_: object,
+    *other_arguments: object,
     out_shape: Sequence[int],
-    **__: object,
 ) -> int:
     """The convolution, and four products per bilinear sample of each input channel and tap."""
+    out_channels, channels_per_group, rows, columns = weight_shape
+    convolution = rows * columns * channels_per_group * out_channels
+    sampling = 4 * rows * columns * input_shape[1]
     batch, _, height, width = out_shape
-    out_channels, channels_per_group, *kernel = weight_shape
-    taps = kernel[0] * kernel[1]
-    convolution = taps * channels_per_group * out_channels
-    sampling = 4 * taps * input_shape[1]
     return 2 * batch * height * width * (convolution + sampling)

@@ -8,6 +8,7 @@ many processes may compute (``shared_device``), or one may measure (``exclusive_
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 
 from evaluators.runtime import runtime_version
+from search_space.kernels import active_backend
 
 try:
     import fcntl
@@ -57,7 +59,7 @@ def fingerprint(
         "memory_format": "channels_last" if channels_last else "contiguous",
         "batch": batch,
         "input": "x".join(str(size) for size in image),
-        "involution": _involution_backend(device),
+        "involution": active_backend(device),
     }
 
 
@@ -101,6 +103,13 @@ def shared_device(device: str | torch.device) -> Iterator[None]:
         yield
 
 
+def host_folder() -> Path:
+    """Where the processes of this user on this host meet: locks, and the reference's times."""
+    folder = Path(tempfile.gettempdir()) / f"evolute-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 # Which locks this thread holds, and whether exclusively. flock knows open files, not threads:
 # without this a nested call would block on its own lock.
 _held = threading.local()
@@ -109,9 +118,10 @@ _held = threading.local()
 @contextlib.contextmanager
 def _hold(device: torch.device, exclusive: bool) -> Iterator[None]:
     name = _lock_name(device)
-    held: dict[str, bool] = _held.__dict__.setdefault("modes", {})
-    if name in held:
-        if exclusive and not held[name]:
+    held: dict[tuple[int, str], bool] = _held.__dict__.setdefault("modes", {})
+    key = os.getpid(), name  # a forked child inherits the record, not the right
+    if key in held:
+        if exclusive and not held[key]:
             raise RuntimeError(
                 f"exclusive_device({str(device)!r}) inside shared_device({str(device)!r}): "
                 "leave the shared block first, the two would wait for each other"
@@ -119,11 +129,11 @@ def _hold(device: torch.device, exclusive: bool) -> Iterator[None]:
         yield
         return
     with _file_lock(name, exclusive):
-        held[name] = exclusive
+        held[key] = exclusive
         try:
             yield
         finally:
-            del held[name]
+            del held[key]
 
 
 @contextlib.contextmanager
@@ -136,8 +146,7 @@ def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"evolute-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = host_folder()
     with open(folder / f"{name}.turnstile", "a") as turnstile, open(folder / name, "a") as room:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         try:
@@ -172,9 +181,3 @@ def _cpu_info() -> dict[str, str]:
     first = path.read_text().split("\n\n")[0] if path.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _involution_backend(device: torch.device) -> str:
-    from search_space.kernels import active_backend
-
-    return str(active_backend(device))

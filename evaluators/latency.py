@@ -12,25 +12,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import nn
 
 from configs.errors import UserError
-from evaluators.device import (
-    Fingerprint,
-    exclusive_device,
-    fingerprint,
-    fingerprint_key,
-    shared_device,
+from evaluators.device import Fingerprint, exclusive_device, fingerprint, shared_device
+from evaluators.reference import (
+    REFERENCE_SHAPE,
+    load_reference_ms,
+    reference_network,
+    save_reference_ms,
 )
 from evaluators.runtime import Program, prepare
 
-BLOCKS = 10  # blocks of the network in one attempt; the reference has one more
-BLOCK_MS = 40.0  # a block is at least this long, so that one scheduling hiccup is not a block
-MAX_DRIFT = 0.03  # a block is rejected if the reference moved more than this across it
-SETTLE_CALLS = 2  # uncounted calls at the start of a block: the other network emptied the caches
+# Short blocks follow the machine closely. On a busy virtual machine, one network's value scattered
+# by 1-2 % (standard deviation) with blocks of 8 ms, 5 % with blocks of 40 ms, 10 % uncorrected.
+BLOCKS = 60
+BLOCK_MS = 8.0
+MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this across it
+REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
 WARM_UP_CALLS = 10
 WARM_UP_MS = 1000.0
 
@@ -60,11 +63,6 @@ class Latency:
     fingerprint: Fingerprint
 
 
-# The reference's time per kind of device use, fixed by the first measurement of this process, so
-# that all values of one process are in one unit.
-_reference_ms: dict[str, float] = {}
-
-
 def measure_latency(
     model: nn.Module,
     input_shape: Sequence[int],
@@ -74,8 +72,8 @@ def measure_latency(
     dtype: str = "float32",
     channels_last: bool = False,
     threads: int = 1,
-    repeats: int = 100,
-    max_spread: float = 0.15,
+    repeats: int = 60,
+    max_spread: float = 0.2,
     retries: int = 3,
     reference_ms: float | None = None,
 ) -> Latency:
@@ -89,43 +87,56 @@ def measure_latency(
     The reference network runs eagerly with the same device, dtype, layout and threads. With r_k the
     mean of the medians of the two reference blocks around block k, and R the reference's long-run
     time, a call of t ms in block k counts as R * t / r_k. R is ``reference_ms`` if given (pass the
-    one of an earlier `Latency` to put values of several processes in one unit), else the median
-    over the reference blocks of this process's first measurement with the same settings.
+    one of another host's `Latency` to use its unit); else the median over the reference blocks of
+    the first measurement with these settings on this host, kept in `evaluators.reference`. So
+    values compare across processes and days, even if the machine has become slower meanwhile;
+    ``raw_median_ms`` is what it takes at this moment.
 
-    Each attempt has at least ``repeats`` counted calls; it is discarded if more than half of its
-    blocks saw the reference drift by more than 3 % or if the spread exceeds ``max_spread``.
+    An attempt counts at least ``repeats`` calls, in up to 60 blocks of at least 8 ms: about a
+    second for networks of some milliseconds. It is discarded if more than half of its blocks saw
+    the reference drift by more than 10 % or if the spread (interquartile range / median) of its
+    corrected calls exceeds ``max_spread``. After a growing pause the next attempt follows.
 
     Raises TooNoisy when the first attempt and all ``retries`` were discarded, and UserError for an
     unknown runtime or dtype, or a package or compiler that is missing.
     """
     device = torch.device(device)
-    settings = {"device": device, "dtype": dtype, "channels_last": channels_last}
-    about = fingerprint(input_shape, runtime=runtime, threads=threads, **settings)  # type: ignore[arg-type]
+
+    def about(shape: Sequence[int], runtime: str) -> Fingerprint:
+        return fingerprint(
+            shape,
+            device=device,
+            runtime=runtime,
+            dtype=dtype,
+            channels_last=channels_last,
+            threads=threads,
+        )
+
+    network_fingerprint, unit = about(input_shape, runtime), about(REFERENCE_SHAPE, "eager")
     example = _example(input_shape, device, dtype)
     with _torch_threads(threads), torch.inference_mode():
         with shared_device(device):
-            program = prepare(
-                model, example, runtime, threads=threads, channels_last=channels_last
-            )
+            program = prepare(model, example, runtime, threads=threads, channels_last=channels_last)
             image = _example(REFERENCE_SHAPE, device, dtype)
-            reference = prepare(
-                reference_network(), image, "eager", channels_last=channels_last
-            )
+            reference = prepare(reference_network(), image, "eager", channels_last=channels_last)
         # onnxruntime returns when the device is done and does not use PyTorch's stream.
         by_events = device.type == "cuda" and runtime != "onnxruntime"
-        unit = fingerprint_key(
-            fingerprint(REFERENCE_SHAPE, threads=threads, **settings)  # type: ignore[arg-type]
+        watches = (
+            _event_stopwatch(program) if by_events else _wall_stopwatch(program),
+            _event_stopwatch(reference) if device.type == "cuda" else _wall_stopwatch(reference),
         )
-        with exclusive_device(device):
-            measured = measure_interleaved(
-                _event_stopwatch(program) if by_events else _wall_stopwatch(program),
-                _event_stopwatch(reference) if device.type == "cuda" else _wall_stopwatch(reference),
-                repeats=repeats,
-                max_spread=max_spread,
-                retries=retries,
-                reference_ms=reference_ms or _reference_ms.get(unit),
-            )
-    _reference_ms.setdefault(unit, measured.reference_ms)
+
+        def attempt() -> Interleaved:
+            with exclusive_device(device):
+                known_ms = reference_ms or load_reference_ms(unit)
+                measured = measure_interleaved(
+                    *watches, repeats=repeats, max_spread=max_spread, reference_ms=known_ms
+                )
+                if known_ms is None:
+                    save_reference_ms(unit, measured.reference_ms)
+                return measured
+
+        measured = until_quiet(attempt, retries)
     corrected = measured.corrected_ms
     p10, p25, median, p75, p90 = np.percentile(corrected, [10, 25, 50, 75, 90]).tolist()
     return Latency(
@@ -136,7 +147,7 @@ def measure_latency(
         raw_median_ms=measured.raw_median_ms,
         reference_ms=measured.reference_ms,
         repeats=len(corrected),
-        fingerprint=about,
+        fingerprint=network_fingerprint,
     )
 
 
@@ -155,74 +166,78 @@ def measure_interleaved(
     *,
     repeats: int,
     max_spread: float,
-    retries: int,
     reference_ms: float | None = None,
 ) -> Interleaved:
-    """Warm up, then time blocks of ``network`` between blocks of ``reference``.
+    """One attempt: warm up, then time blocks of ``network`` between blocks of ``reference``.
 
     It knows no clock and no device, only two stop-watches. Raises TooNoisy, see `measure_latency`.
     """
-    network_calls = _calls_per_block(_warm_up(network), at_least=-(-repeats // BLOCKS))
-    reference_calls = _calls_per_block(_warm_up(reference), at_least=3)
-    complaints = []
-    for _ in range(1 + retries):
-        marks = [_block(reference, reference_calls)]
-        blocks = []
-        for _ in range(BLOCKS):
-            blocks.append(_block(network, network_calls))
-            marks.append(_block(reference, reference_calls))
-        units = [statistics.median(mark) for mark in marks]
-        kept = [
-            (block, (before + after) / 2)
-            for block, before, after in zip(blocks, units, units[1:])
-            if abs(after - before) <= MAX_DRIFT * (before + after) / 2
-        ]
-        if len(kept) < BLOCKS / 2:
-            moved = max(units) / min(units) - 1
-            complaints.append(
-                f"the reference drifted in {BLOCKS - len(kept)} of {BLOCKS} blocks "
-                f"(its medians differ by {moved:.0%})"
-            )
-            continue
-        ratios = [time_ms / unit for block, unit in kept for time_ms in block]
-        low, middle, high = np.percentile(ratios, [25, 50, 75])
-        if (high - low) / middle > max_spread:
-            complaints.append(
-                f"spread {(high - low) / middle:.3f} of {len(ratios)} calls exceeds {max_spread}"
-            )
-            continue
-        long_run = statistics.median(units) if reference_ms is None else reference_ms
-        return Interleaved(
-            corrected_ms=tuple(long_run * ratio for ratio in ratios),
-            raw_median_ms=statistics.median(time_ms for block, _ in kept for time_ms in block),
-            reference_ms=long_run,
+    blocks = min(BLOCKS, repeats)
+    calls = max(-(-repeats // blocks), round(BLOCK_MS / _warm_up(network)))
+    reference_calls = max(REFERENCE_CALLS, round(BLOCK_MS / _warm_up(reference)))
+    units = [statistics.median(_block(reference, reference_calls))]
+    times = []
+    for _ in range(blocks):
+        times.append(_block(network, calls))
+        units.append(statistics.median(_block(reference, reference_calls)))
+    kept = [
+        (block, (before + after) / 2)
+        for block, before, after in zip(times, units, units[1:])
+        if abs(after - before) <= MAX_DRIFT * (before + after) / 2
+    ]
+    if len(kept) < blocks / 2:
+        raise TooNoisy(
+            f"the reference network drifted by more than {MAX_DRIFT:.0%} across "
+            f"{blocks - len(kept)} of {blocks} blocks"
         )
-    raise TooNoisy(f"no quiet measurement in {len(complaints)} attempts: " + "; ".join(complaints))
+    ratios = [milliseconds / unit for block, unit in kept for milliseconds in block]
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    if (high - low) / middle > max_spread:
+        raise TooNoisy(
+            f"the spread of {len(ratios)} calls is {(high - low) / middle:.2f}, "
+            f"more than max_spread {max_spread}"
+        )
+    long_run = statistics.median(units) if reference_ms is None else reference_ms
+    return Interleaved(
+        corrected_ms=tuple(long_run * ratio for ratio in ratios),
+        raw_median_ms=statistics.median(chain.from_iterable(block for block, _ in kept)),
+        reference_ms=long_run,
+    )
+
+
+def until_quiet(
+    attempt: Callable[[], Interleaved],
+    retries: int,
+    pause: Callable[[float], None] = time.sleep,
+) -> Interleaved:
+    """The first attempt that is not TooNoisy; raises TooNoisy with every attempt's reason."""
+    reasons = []
+    for retry in range(1 + retries):
+        if retry:
+            pause(0.5 * 2 ** (retry - 1))  # seconds: let the neighbour finish
+        try:
+            return attempt()
+        except TooNoisy as noise:
+            reasons.append(str(noise))
+    raise TooNoisy(f"no quiet measurement in {len(reasons)} attempts: " + "; ".join(reasons))
 
 
 def _warm_up(stopwatch: Stopwatch) -> float:
-    """Call until the median of ten calls moves by less than 1 %, or for a second; returns it."""
+    """Call until the median of ten calls moves by at most 1 %, or for a second; returns it."""
     previous, spent = float("inf"), 0.0
     while True:
-        times = []
-        while len(times) < WARM_UP_CALLS and spent < WARM_UP_MS:
+        times: list[float] = []
+        while not times or (len(times) < WARM_UP_CALLS and spent < WARM_UP_MS):
             times.append(stopwatch())
             spent += times[-1]
-        if not times:
-            return previous
         median = statistics.median(times)
-        if abs(median - previous) <= 0.01 * median:
+        if abs(median - previous) <= 0.01 * median or spent >= WARM_UP_MS:
             return median
         previous = median
 
 
-def _calls_per_block(call_ms: float, at_least: int) -> int:
-    return max(at_least, round(BLOCK_MS / call_ms))
-
-
 def _block(stopwatch: Stopwatch, calls: int) -> list[float]:
-    for _ in range(SETTLE_CALLS):
-        stopwatch()
+    stopwatch()  # not counted: the other network has emptied the caches
     return [stopwatch() for _ in range(calls)]
 
 
@@ -246,20 +261,6 @@ def _event_stopwatch(program: Program) -> Stopwatch:
         return start.elapsed_time(end)
 
     return stopwatch
-
-
-REFERENCE_SHAPE = (1, 3, 32, 32)
-
-
-def reference_network() -> nn.Module:
-    """Five convolutions at 32 px: about a millisecond on one CPU core. Never change it."""
-    generator = torch.Generator().manual_seed(0)
-    layers: list[nn.Module] = []
-    for in_channels, out_channels in ((3, 32), (32, 32), (32, 32), (32, 32), (32, 32)):
-        convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(convolution.weight, generator=generator)
-        layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 def _example(shape: Sequence[int], device: torch.device, dtype: str) -> torch.Tensor:

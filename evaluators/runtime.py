@@ -34,8 +34,9 @@ def prepare(
 
     The caller's model is not changed: a copy is put into eval mode, re-parameterised where its
     modules offer it (timm's ``reparameterize()``), and moved to the example's device and dtype.
-    ``threads`` is used by onnxruntime; PyTorch's own number is the caller's to set. On CUDA, ``eager`` and ``compile`` return before the device has finished;
-    ``onnxruntime`` returns after. Compilation and export happen here, not at the first call.
+    ``threads`` is for onnxruntime; PyTorch's own number is the caller's to set. On CUDA ``eager``
+    and ``compile`` return before the device has finished, ``onnxruntime`` after. Compilation and
+    export happen here, not at the first call.
 
     Raises UserError for an unknown runtime, a missing package or compiler, or a dtype that the
     runtime cannot take.
