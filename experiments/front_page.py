@@ -21,8 +21,9 @@ from search_space import ChoiceSpace
 
 def front_html(result: SearchResult, space: ChoiceSpace, path: Path) -> Path:
     """Write the page. Whatever the texts contain, nothing in them is run or shown as markup."""
-    page = TEMPLATE.replace("@TITLE@", html.escape(result.study_name or "search"))
-    write_atomically(path, page.replace("@DATA@", _script_safe(_data(result, space))))
+    before, after = TEMPLATE.split("@DATA@")
+    before = before.replace("@TITLE@", html.escape(result.study_name))
+    write_atomically(path, before + _script_safe(_data(result, space)) + after)
     return path
 
 
@@ -34,7 +35,12 @@ def _script_safe(data: Any) -> str:
 
 def _data(result: SearchResult, space: ChoiceSpace) -> dict[str, Any]:
     places = {record.number: index for index, record in enumerate(result.front)}
-    found = {name for record in result.trials for name in record.metrics}
+    # Members of the front as they were measured last, the others as the search saw them.
+    records = [
+        result.front[places[record.number]] if record.number in places else record
+        for record in result.trials
+    ]
+    found = {name for record in records for name in record.metrics}
     known = [name for name in LABELS if name in found]
     x, y = front_axes(result.objectives)
     return {
@@ -55,7 +61,7 @@ def _data(result: SearchResult, space: ChoiceSpace) -> dict[str, Any]:
                 "architecture": record.architecture,
                 "metrics": {k: v for k, v in record.metrics.items() if math.isfinite(v)},
             }
-            for record in result.trials
+            for record in records
         ],
     }
 

@@ -26,7 +26,7 @@ LABELS = {
     "macs": "MACs",
     "memory_mb": "memory (MB)",
 }
-FRONT, OTHER, INFEASIBLE, BASELINE = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
+FRONT, OTHER, INFEASIBLE = "#d55e00", "#9a9a9a", "#c4c4c4"
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -81,22 +81,20 @@ def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float,
     return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
-def plot_front(
-    result: SearchResult,
-    path: Path,
-    baselines: Mapping[str, Mapping[str, float]] | None = None,
-) -> Path:
+def plot_front(result: SearchResult, path: Path) -> Path:
     """All trials, and the front on top with the index of each member (see `front_axes`).
 
     Infeasible trials that were never evaluated in full are ticks on the axis of what is known of
-    them. ``baselines`` are named points to compare with: a name's metrics.
+    them; dashed lines are the bounds.
     """
     x, y = front_axes(result.objectives)
     figure = _figure(7.2, 4.6)
     axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
     rejected = [record for record in result.trials if record.state == "infeasible"]
-    _scatter(axes, _points(complete, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
+    members = {record.number for record in result.front}  # drawn as they were measured last
+    others = [record for record in complete if record.number not in members]
+    _scatter(axes, _points(others, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
              label=f"{len(complete)} trials")  # fmt: skip
     if rejected:
         label = f"{len(rejected)} infeasible"
@@ -105,11 +103,6 @@ def plot_front(
         axes.plot(known, [0.012] * len(known), "|", color=OTHER, markersize=9, clip_on=False,
                   transform=axes.get_xaxis_transform(), label=label)  # fmt: skip
     _draw_front(axes, result, x, y)
-    for name, metrics in (baselines or {}).items():
-        if x in metrics and y in metrics:
-            axes.scatter(metrics[x], metrics[y], s=46, marker="D", color=BASELINE, zorder=4)
-            axes.annotate(name, (metrics[x], metrics[y]), (8, -4), textcoords="offset points",
-                          color=BASELINE, fontsize=9)  # fmt: skip
     if x in result.constraints:
         axes.axvline(result.constraints[x], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
     if y in result.constraints:
@@ -236,7 +229,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str =
     for name in names:
         panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
     figure = _figure(4.2 * max(len(panels), 1), 3.4)
-    colours = (BASELINE, FRONT, "#009e73", "#cc79a7")
+    colours = ("#0072b2", FRONT, "#009e73", "#cc79a7")
     for position, (panel, members) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), position + 1)
         for name, colour in zip(members, colours):

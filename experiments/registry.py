@@ -1,7 +1,7 @@
 """Retrained networks as versions of a registered MLflow model.
 
 A version is a folder of plain files, never a pickle: whoever loads it needs Evolute and timm, or
-only ONNX Runtime, and nothing in it can run code.
+only ONNX Runtime. Operators of one's own travel as the source file that registers them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def register_folder(
     """
     check_model_name(name)
     check_folder(folder)
-    for file in FILES:
+    plugins = [path.name for path in folder.glob("*.py")]  # `save_architecture` puts them there
+    for file in (*FILES, *plugins):
         if (folder / file).is_file():
             client.log_artifact(run_id, str(folder / file), "model")
     _create_model(client, name)
