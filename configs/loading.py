@@ -41,7 +41,9 @@ def find_config(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def load_config(name_or_path: str | os.PathLike[str], overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(
+    name_or_path: str | os.PathLike[str], overrides: typing.Sequence[str] = ()
+) -> Config:
     """Reads and checks a configuration.
 
     Args:

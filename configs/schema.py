@@ -155,9 +155,9 @@ class Latency:
     """Type of weights and images."""
     channels_last: bool = True
     """Memory format of weights and images."""
-    repeats: int = 40
+    repeats: int = 60
     """Timed forward passes of a measurement, spread over blocks."""
-    max_spread: float = 0.1
+    max_spread: float = 0.2
     """Interquartile range over median above which a measurement counts as too noisy."""
 
     def __post_init__(self) -> None:

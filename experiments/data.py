@@ -84,7 +84,9 @@ def load_splits(
     )
     batch = batch_size or config.train.batch_size
     if len(train) < batch:
-        raise UserError(f"batch_size: {batch} is not possible; there are {len(train)} training images")
+        raise UserError(
+            f"batch_size: {batch} is not possible; there are {len(train)} training images"
+        )
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     sizes = {"train": len(train), "validation": len(validation)}

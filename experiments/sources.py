@@ -32,7 +32,8 @@ class Source:
     def decode(self, indices: Iterable[int]) -> Tensor:
         images = [np.asarray(_fit(self.read(int(index)), self.size)) for index in indices]
         stacked = torch.from_numpy(np.stack(images))
-        return stacked.unsqueeze(1) if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2).contiguous()
+        grey = stacked.ndim == 3
+        return stacked.unsqueeze(1) if grey else stacked.permute(0, 3, 1, 2).contiguous()
 
 
 class Sources:
@@ -90,7 +91,8 @@ def _folders(data: Data, size: int, channels: int, seed: int) -> Sources:
     train = _part(root, "train")
     if train is None:
         return _held_out(_class_folders(root, size, channels), data, seed)
-    test = next((part for name in ("test", "val", "validation") if (part := _part(root, name))), None)
+    names = ("test", "val", "validation")
+    test = next((part for name in names if (part := _part(root, name))), None)
     source = _class_folders(train, size, channels)
     if test is None:
         return _held_out(source, data, seed)

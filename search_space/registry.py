@@ -114,4 +114,5 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             raise
         except Exception as error:
             del sys.modules[name]
-            raise UserError(f"plugins: {str(file)!r} fails: {type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"plugins: {str(file)!r} fails: {reason}") from error

@@ -206,8 +206,9 @@ class SearchSpace(ChoiceSpace):
             UserError: Names the candidate and what is wrong with it.
         """
         options = dict(self.config.candidates[name])
+        operator = options.pop("operator")
         try:
-            return build_operator(options.pop("operator"), in_channels, out_channels, stride, **options)
+            return build_operator(operator, in_channels, out_channels, stride, **options)
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"space.candidates.{name}: {error}") from None
 

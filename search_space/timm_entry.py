@@ -7,6 +7,7 @@ from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from configs.errors import UserError
 from search_space.architecture import load_architecture
 from search_space.network import Network
 
@@ -32,7 +33,9 @@ def evolute(
         num_classes: int = space.num_classes, in_chans: int = space.in_channels
     ) -> Network:
         if in_chans != space.in_channels:
-            raise ValueError(f"in_chans: {in_chans} is not possible; the space has {space.in_channels}")
+            raise UserError(
+                f"in_chans: {in_chans} is not possible; the space has {space.in_channels}"
+            )
         return Network(space, choices, num_classes)
 
     size = (space.in_channels, space.input_size, space.input_size)

@@ -60,9 +60,9 @@ class DynamicConv2d(nn.Module):
             in_channels, width, kernel_size, stride, kernel_size // 2,
             groups=groups, num_experts=experts,
         )  # fmt: skip
-        self.project = (
-            nn.Identity() if width == out_channels else nn.Conv2d(width, out_channels, 1, bias=False)
-        )
+        self.project: nn.Module = nn.Identity()
+        if width != out_channels:
+            self.project = nn.Conv2d(width, out_channels, 1, bias=False)
         self.register_buffer("temperature", torch.tensor(START_TEMPERATURE))
 
     def anneal(self, progress: float) -> None:

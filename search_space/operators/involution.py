@@ -41,14 +41,14 @@ class Involution(nn.Module):
         hidden = max(in_channels // reduction, 8)
         self.kernel_size, self.stride = kernel_size, stride
         self.reduce = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 1, bias=False), BatchNorm2d(hidden), nn.ReLU(inplace=True)
+            nn.Conv2d(in_channels, hidden, 1, bias=False),
+            BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
         )
         self.span = nn.Conv2d(hidden, groups * kernel_size**2, 1)
-        self.project = (
-            nn.Identity()
-            if in_channels == out_channels
-            else nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        )
+        self.project: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.span(self.reduce(pool(x, self.stride)))

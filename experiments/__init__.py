@@ -1,0 +1,1 @@
+"""The command line, and one file per thing a person runs."""

@@ -1,0 +1,252 @@
+"""The `evolute` command. Each command imports what it needs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="evolute",
+    help="Finds convolution/involution hybrid networks that are accurate and fast on your device.",
+    epilog="Start here:  evolute run quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A preset's name or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as search.trials=200."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Work directory; default runs/NAME."),
+]
+DEBUG = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    global DEBUG
+    DEBUG = debug
+
+
+@app.command(epilog="Example:  evolute run quickstart --set search.trials=60")
+def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
+    """The whole pipeline: train a supernet, search it, retrain the best network.
+
+    Run it again after an interruption: it goes on where it stopped.
+    """
+    from configs import load_config
+    from experiments.run import run_pipeline
+
+    run_pipeline(load_config(config, set_ or ()), out)
+
+
+@app.command(epilog="Example:  torchrun --nproc_per_node 8 -m experiments train imagenet")
+def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
+    """Train the supernet, or go on training it."""
+    from configs import load_config
+    from experiments.train import train_supernet
+    from experiments.workspace import open_tracker, open_workspace
+    from supernet.training import is_main_process
+
+    settings = load_config(config, set_ or ())
+    from experiments.devices import join_distributed_run
+
+    join_distributed_run()
+    if not is_main_process():
+        from experiments.workspace import Workspace
+
+        train_supernet(settings, Workspace(out or Path("runs") / settings.name), None)
+        return
+    workspace = open_workspace(settings, out)
+    with open_tracker(settings, workspace) as tracker:
+        train_supernet(settings, workspace, tracker)
+    _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
+
+
+@app.command(epilog="Example:  evolute search quickstart --workers 2 --set search.trials=200")
+def search(
+    config: ConfigArgument,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Evaluations at a time (search.workers)."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="An existing Ray cluster, e.g. auto (search.address)."),
+    ] = None,
+    set_: SetOption = None,
+    out: OutOption = None,
+) -> None:
+    """Search the trained supernet for the Pareto front, or go on searching."""
+    from configs import load_config
+    from experiments.search import search_architectures
+    from experiments.workspace import open_tracker, open_workspace
+
+    overrides = list(set_ or ())
+    if workers is not None:
+        overrides.append(f"search.workers={workers}")
+    if address is not None:
+        overrides.append(f"search.address={address}")
+    settings = load_config(config, overrides)
+    workspace = open_workspace(settings, out)
+    with open_tracker(settings, workspace) as tracker:
+        search_architectures(settings, workspace, tracker)
+    _say(f"Report: {workspace.report}")
+    _say(f"Next: evolute retrain --search {workspace.directory} --pick knee")
+
+
+@app.command(epilog="Example:  evolute retrain --search runs/quickstart --pick knee --seeds 3")
+def retrain(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG]", help="Data and recipe; default: those of the search."),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="RUN", help="A work directory or an MLflow run id."),
+    ] = None,
+    pick: Annotated[
+        str, typer.Option("--pick", help="best, knee, or an index of the front.")
+    ] = "best",
+    architecture: Annotated[
+        Path | None,
+        typer.Option("--architecture", metavar="FILE", help="Any architecture.yaml."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Networks to train (retrain.seeds)."),
+    ] = None,
+    set_: SetOption = None,
+    out: OutOption = None,
+) -> None:
+    """Train an architecture from scratch, test, export and register it."""
+    from experiments.picking import retrain_from_files
+
+    retrain_from_files(config, search, pick, architecture, seeds, list(set_ or ()), out)
+
+
+@app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
+def measure(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE.yaml|TIMM_NAME", help="An architecture or a timm model.")
+    ],
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="eager, compile or onnxruntime.")
+    ] = "eager",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32, bfloat16 or float16.")
+    ] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option(help="Memory format of weights and images.")
+    ] = True,
+    input_size: Annotated[
+        int | None,
+        typer.Option("--input-size", min=1, help="Pixels; default: the network's own."),
+    ] = None,
+) -> None:
+    """Print params, MACs and measured latency with its spread and fingerprint."""
+    from experiments.console import busy, console
+    from experiments.measure import measure as measure_target
+
+    with busy(f"Measuring {target} ..."):
+        measurement = measure_target(
+            target, runtime=runtime, batch=batch, threads=threads, device=device, dtype=dtype,
+            channels_last=channels_last, input_size=input_size,
+        )  # fmt: skip
+    console.print(measurement.table())
+
+
+@app.command(epilog="Example:  evolute ui runs/quickstart")
+def ui(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|DIR|URI", help="A work directory, a preset, a YAML file or a store."
+        ),
+    ],
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    host: Annotated[
+        str, typer.Option("--host", help="Loopback unless you say otherwise.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open the MLflow UI on a run's results."""
+    from experiments.ui import open_ui
+
+    open_ui(_store(place), port, host, _say)
+
+
+@app.command(epilog="Example:  evolute init photos/ --out photos.yaml")
+def init(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="A folder or tar of class folders.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The configuration to write.")
+    ] = Path("evolute.yaml"),
+    preset: Annotated[
+        str, typer.Option("--preset", help="The preset to start from.")
+    ] = "cifar10_cpu",
+) -> None:
+    """Write a commented configuration for your own image folder."""
+    from experiments.init import write_config
+
+    write_config(images, out, preset)
+    _say(f"Wrote {out}. Read it, then: evolute run {out}")
+
+
+def _store(place: str) -> str:
+    """The work directory or URI that a preset or a configuration file means."""
+    from configs import load_config, preset_names
+
+    if place not in preset_names() and Path(place).suffix not in (".yaml", ".yml"):
+        return place
+    settings = load_config(place)
+    return settings.tracking.uri or str(Path("runs") / settings.name)
+
+
+def _say(text: Any) -> None:
+    from experiments.console import console
+
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: what the user can mend is one message and exit code 2."""
+    from configs.errors import UserError
+
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Stopped. What is done is saved; the same command goes on from there.", 130)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's: a wrong option
+            error.show()
+            sys.exit(error.exit_code)
+        if DEBUG:
+            raise
+        _fail(f"{type(error).__name__}: {error}\n(--debug shows where)", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    if DEBUG and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    typer.secho(message, fg=typer.colors.RED, err=True)
+    sys.exit(code)

@@ -1,0 +1,202 @@
+"""Trains a chosen architecture from scratch, tests it once, exports and registers it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs import Config, config_to_dict
+from evaluators import TooNoisy, count_macs, count_params
+from evaluators.accuracy import measure_accuracy
+from experiments.console import console, step_progress
+from experiments.data import Splits, load_splits
+from experiments.devices import resolve_device
+from experiments.evaluator import time_network
+from experiments.export import export_onnx
+from experiments.journal import write_atomically
+from experiments.train import load_supernet
+from experiments.workspace import Workspace
+from search_space import Architecture, SearchSpace, build_network, save_architecture
+from supernet import Trainer, fit
+from supernet.checkpoint import save_weights
+from supernet.training import seed_everything
+
+if TYPE_CHECKING:
+    from experiments.tracking import Run, Tracker
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A trained network on disk, and the figures of all its seeds.
+
+    `metrics` are those of the shipped seed (the best on the search-validation split);
+    `test_accuracies` has one value per seed.
+    """
+
+    name: str
+    folder: Path
+    architecture: Architecture
+    metrics: dict[str, float]
+    test_accuracies: list[float]
+
+    @property
+    def accuracy_text(self) -> str:
+        """Test accuracy in percent, with the standard deviation where there are several seeds."""
+        mean = statistics.mean(self.test_accuracies)
+        if len(self.test_accuracies) == 1:
+            return f"{mean:.2f}"
+        return f"{mean:.2f} ± {statistics.stdev(self.test_accuracies):.2f}"
+
+
+def retrain_architecture(
+    config: Config,
+    workspace: Workspace,
+    architecture: Architecture,
+    name: str,
+    tracker: Tracker | None = None,
+    register: bool = True,
+) -> Retrained:
+    """Trains from scratch with the `retrain` recipe, once per seed, and ships the best seed.
+
+    Writes ``retrained/NAME-HASH/`` (the hash is that of the architecture and the recipe, so that
+    another one never finds these results in its way): ``architecture.yaml``,
+    ``weights.safetensors``, ``metrics.json``, ``model.onnx``, ``curves.png``, and a folder with
+    checkpoint and metrics for each seed. Seeds that are finished aren't trained again. The test
+    split is used once per seed, after training; the seed to ship is chosen on the
+    search-validation split.
+
+    Args:
+        register: Whether the network becomes a model version; `champion` if it beats the present.
+    """
+    space = SearchSpace(config.space, config.plugins)
+    space.validate(architecture)
+    folder = workspace.retrained / f"{name}-{_identity(config, architecture)}"
+    save_architecture(folder / "architecture.yaml", space, architecture)
+    device = resolve_device(config.device)
+    splits = load_splits(config, device, batch_size=config.retrain.batch_size, test=True)
+    runs = [
+        _train_seed(config, workspace, space, architecture, folder, seed, splits, tracker)
+        for seed in range(config.seed, config.seed + config.retrain.seeds)
+    ]
+    seed_folder, metrics = max(runs, key=lambda run: run[1]["validation_accuracy"])
+    for file in ("weights.safetensors", "model.onnx", "curves.png"):
+        if (seed_folder / file).exists():
+            write_atomically(folder / file, (seed_folder / file).read_bytes())
+    write_atomically(
+        folder / "metrics.json",
+        json.dumps(
+            {
+                **metrics,
+                "test_accuracies": [values["accuracy"] for _, values in runs],
+                "seeds": [values["seed"] for _, values in runs],
+                "class_names": splits.class_names,
+                "preprocessing": dataclasses.asdict(splits.preprocessing),
+            },
+            indent=1,
+        ),
+    )
+    if tracker is not None and register:
+        model = config.tracking.model_name or f"evolute-{config.name}"
+        run = tracker.child(f"retrain {folder.name} seed {int(metrics['seed'])}", "retrain")
+        version = run.register(folder, model, metrics)
+        run.finish()
+        if version is not None:
+            suffix = ", now the champion" if version.champion else ""
+            console.print(f"Registered {model} version {version.version}{suffix}.")
+    return Retrained(
+        name, folder, architecture, metrics, [values["accuracy"] for _, values in runs]
+    )
+
+
+def _identity(config: Config, architecture: Architecture) -> str:
+    recipe = {**config_to_dict(config.retrain), "seeds": None}  # more seeds go into the same folder
+    parts = [architecture, recipe, config_to_dict(config.space)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _train_seed(
+    config: Config,
+    workspace: Workspace,
+    space: SearchSpace,
+    architecture: Architecture,
+    folder: Path,
+    seed: int,
+    splits: Splits,
+    tracker: Tracker | None,
+) -> tuple[Path, dict[str, float]]:
+    """One network of one seed, or its metrics where it is finished already."""
+    seed_folder = folder / f"seed-{seed}"
+    metrics_file = seed_folder / "metrics.json"
+    if metrics_file.exists():
+        return seed_folder, json.loads(metrics_file.read_text(encoding="utf-8"))
+    device = resolve_device(config.device)
+    seed_everything(seed, 0)
+    if config.retrain.inherit:
+        network = load_supernet(config, workspace).extract(architecture).to(device)
+    else:
+        network = build_network(space, architecture).to(device)
+    trainer = Trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
+    title = f"{folder.name}, seed {seed}"
+    run: Run | None = None
+    if tracker is not None:
+        params = {"architecture": "/".join(architecture), "seed": seed}
+        run = tracker.child(f"retrain {folder.name} seed {seed}", "retrain", params=params)
+    history_file = seed_folder / "history.json"
+    history: list[dict[str, Any]] = (
+        json.loads(history_file.read_text(encoding="utf-8")) if history_file.exists() else []
+    )
+
+    with step_progress(title, trainer.total_steps) as advance:
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            accuracy = measure_accuracy(trainer.shipped(), splits.validation)
+            values = {"epoch": epoch, "loss": loss, "accuracy": accuracy}
+            history[:] = [entry for entry in history if entry["epoch"] < epoch] + [values]
+            write_atomically(history_file, json.dumps(history))
+            if run is not None:
+                run.metrics({"loss": loss, "validation_accuracy": accuracy}, step=epoch)
+
+        fit(
+            trainer,
+            splits.train,
+            seed_folder / "checkpoint.pt",
+            lambda step, loss: advance(step, f"loss {loss:.3f}"),
+            on_epoch,
+        )
+
+    shipped = trainer.shipped().eval()
+    size = (space.in_channels, space.input_size, space.input_size)
+    metrics: dict[str, float] = {
+        "accuracy": measure_accuracy(shipped, splits.test),
+        "validation_accuracy": measure_accuracy(shipped, splits.validation),
+        "params": count_params(shipped),
+        "macs": count_macs(shipped, (1, *size)),
+        "seed": seed,
+    }
+    try:
+        latency = time_network(shipped, config)
+        metrics |= {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
+        about = json.dumps(latency.fingerprint, indent=1)
+        write_atomically(seed_folder / "fingerprint.json", about)
+    except TooNoisy as error:
+        console.print(f"[yellow]Latency not measured: {error}[/]")
+    save_weights(seed_folder / "weights.safetensors", shipped)
+    export = export_onnx(shipped, size, seed_folder / "model.onnx")
+    if export.message:
+        console.print(f"[yellow]{export.message}[/]")
+    from experiments.pictures import plot_curves
+
+    plot_curves(history, seed_folder / "curves.png")
+    write_atomically(metrics_file, json.dumps(metrics, indent=1))
+    if run is not None:
+        run.metrics(
+            {f"test_{key}" if key == "accuracy" else key: value for key, value in metrics.items()}
+        )
+        run.artifact(seed_folder / "curves.png")
+        run.finish()
+    return seed_folder, metrics
