@@ -1,0 +1,187 @@
+"""What a network costs on this device: parameters, MACs, memory and measured latency."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from configs.errors import UserError
+from configs.loading import find_config, preset_names, read_yaml
+from evaluators import (
+    Latency,
+    TooNoisy,
+    count_macs,
+    count_params,
+    measure_latency,
+    peak_memory_mb,
+)
+from experiments.devices import resolve_device
+from search_space import SearchSpace, build_network, load_architecture
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SAMPLES = 32  # architectures of a space among which the smallest, median and largest are found
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network. `memory_mb` is `evaluators.peak_memory_mb` in float32, of the whole batch."""
+
+    name: str
+    params: int
+    macs: int
+    memory_mb: float
+    latency: Latency
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` returns: one network, or three of a space. All share one fingerprint."""
+
+    networks: tuple[Measured, ...]
+
+    def table(self) -> Table:
+        """For a terminal: one column per network, and the fingerprint below."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        fingerprint = self.networks[0].latency.fingerprint
+        caption = "\n".join(f"{key}: {value}" for key, value in fingerprint.items())
+        table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+        table.add_column("", no_wrap=True)
+        for network in self.networks:
+            table.add_column(network.name, justify="right")
+        rows = [_cells(network) for network in self.networks]
+        for label in rows[0]:
+            table.add_row(label, *(row[label] for row in rows))
+        return table
+
+
+def measure(
+    target: str,
+    *,
+    runtime: str = "eager",
+    batch: int = 1,
+    threads: int = 1,
+    device: str = "auto",
+    dtype: str = "float32",
+    channels_last: bool = False,
+    input_size: int | None = None,
+    repeats: int = 60,
+) -> Measurement:
+    """Counts and times the network(s) behind a name.
+
+    Args:
+        target: An ``architecture.yaml``; a timm model's name; or a configuration file or preset,
+            for which the smallest, median and largest (in MACs) of 32 sampled architectures are
+            measured.
+        input_size: Height and width in pixels; default: the network's own.
+
+    Other arguments as in `evaluators.measure_latency`.
+
+    Raises:
+        UserError: The target is unknown (the message names the nearest one), a setting is not
+            possible, or the machine is too restless for a latency.
+    """
+    networks = []
+    for name, network, (channels, *size) in _networks(target):
+        height, width = (input_size, input_size) if input_size else size
+        shape = (batch, channels, height, width)
+        try:
+            macs = count_macs(network, shape)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            size = f"{channels}x{height}x{width}"
+            raise UserError(f"{name} cannot take images of {size}: {error}") from error
+        try:
+            latency = measure_latency(
+                network,
+                shape,
+                device=resolve_device(device),
+                runtime=runtime,
+                dtype=dtype,
+                channels_last=channels_last,
+                threads=threads,
+                repeats=repeats,
+            )
+        except TooNoisy as noise:
+            raise UserError(f"{name}: {noise}. End what else runs here and try again.") from noise
+        networks.append(
+            Measured(
+                name=name,
+                params=count_params(network),
+                macs=macs,
+                memory_mb=peak_memory_mb(network, shape),
+                latency=latency,
+            )
+        )
+    return Measurement(tuple(networks))
+
+
+def _networks(target: str) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
+    """(name, network, (C, H, W)) of everything that is to be measured."""
+    if not Path(target).is_file() and target not in preset_names():
+        yield _timm_model(target)
+        return
+    path = find_config(target)
+    if "architecture" in read_yaml(path):
+        space, architecture = load_architecture(path)
+        chosen = {target: architecture}
+    else:
+        space = SearchSpace.from_yaml(path)
+        chosen = _extremes(space)
+    for name, architecture in chosen.items():
+        yield name, build_network(space, architecture), _image_shape(space)
+
+
+def _extremes(space: SearchSpace) -> dict[str, tuple[str, ...]]:
+    """The smallest, median and largest of some sampled architectures, by MACs."""
+    rng = np.random.default_rng(0)
+    macs = {}
+    with torch.device("meta"):
+        for _ in range(SAMPLES):
+            architecture = space.sample(rng)
+            network = build_network(space, architecture)
+            macs[architecture] = count_macs(network, (1, *_image_shape(space)))
+    ranked = sorted(macs, key=lambda architecture: macs[architecture])
+    return {"smallest": ranked[0], "median": ranked[len(ranked) // 2], "largest": ranked[-1]}
+
+
+def _image_shape(space: SearchSpace) -> tuple[int, int, int]:
+    return space.in_channels, space.input_size, space.input_size
+
+
+def _timm_model(name: str) -> tuple[str, nn.Module, tuple[int, ...]]:
+    import timm
+    import timm.data
+
+    if not timm.is_model(name):
+        if name.endswith((".yaml", ".yml")):
+            raise UserError(f"{name!r}: there is no such file")
+        near = difflib.get_close_matches(name, [*timm.list_models(), *preset_names()], n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise UserError(f"{name!r} is neither a file, a preset nor a timm model; {hint}")
+    model = timm.create_model(name, pretrained=False)
+    return name, model, timm.data.resolve_model_data_config(model)["input_size"]
+
+
+def _cells(network: Measured) -> dict[str, str]:
+    latency = network.latency
+    return {
+        "params": f"{network.params:,}",
+        "MACs per image": f"{network.macs:,}",
+        "tensors, float32 (MB)": f"{network.memory_mb:.2f}",
+        "latency, median (ms)": f"[bold]{latency.median_ms:.3f}[/]",
+        "p10 .. p90 (ms)": f"{latency.p10_ms:.3f} .. {latency.p90_ms:.3f}",
+        "spread (IQR / median)": f"{latency.spread:.1%}",
+        "uncorrected median (ms)": f"{latency.raw_median_ms:.3f}",
+        "reference network (ms)": f"{latency.reference_ms:.3f}",
+        "timed calls": str(latency.repeats),
+    }
