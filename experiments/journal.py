@@ -6,7 +6,8 @@ last upload ended. Three files share the work directory with the study and the c
 
 - ``tracking.jsonl``       the events, append-only;
 - ``tracking.files/``      texts and files that would otherwise be gone by the time of the upload;
-- ``tracking.state.json``  for every store, the byte of the journal up to which it has everything.
+- ``tracking.state.json``  for every store, the byte of the journal up to which it has everything,
+  and the store's id of the parent run.
 """
 
 from __future__ import annotations
@@ -105,13 +106,14 @@ class Journal:
 
     def uploaded(self, store: str) -> int:
         """The byte up to which ``store`` has everything; 0 for a store not seen before."""
-        return int(self._offsets().get(store, 0))
+        return int(self._state_of_stores().get(store, {}).get("offset", 0))
 
-    def mark_uploaded(self, store: str, offset: int) -> None:
-        """Remember that ``store`` has everything before byte ``offset``."""
-        write_atomically(self._state, json.dumps({**self._offsets(), store: offset}))
+    def mark_uploaded(self, store: str, offset: int, run_id: str) -> None:
+        """Remember that ``store`` has everything before byte ``offset``, under ``run_id``."""
+        state = {**self._state_of_stores(), store: {"offset": offset, "run_id": run_id}}
+        write_atomically(self._state, json.dumps(state))
 
-    def _offsets(self) -> dict[str, int]:
+    def _state_of_stores(self) -> dict[str, dict[str, Any]]:
         try:
             return json.loads(self._state.read_text())
         except (FileNotFoundError, ValueError):

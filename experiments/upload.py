@@ -39,7 +39,7 @@ def upload_pending(journal: Journal, store: Store, name: str) -> bool:
     if not batch:
         return False
     store.apply([event for event, _ in batch], journal)
-    journal.mark_uploaded(name, batch[-1][1])
+    journal.mark_uploaded(name, batch[-1][1], store.runs[store.root])
     return True
 
 
@@ -137,7 +137,7 @@ class Uploader(threading.Thread):
         self._closing.set()
         self._wake.set()
         if self.is_alive():
-            self.join(timeout=2.0)
+            self.join(timeout=1.0)
 
 
 def upload(directory: Path, uri: str | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,6 +53,21 @@ def dead_uri():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's tables without a row; making them takes seconds, copying them nothing."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def work(tmp_path, empty_database):
+    """A work directory in which nothing was tracked yet."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +142,9 @@ def test_artifacts_arrive_even_when_the_file_is_gone_again(finished):
     assert list((directory / "mlartifacts").rglob("picture.svg"))
 
 
-def test_the_same_journal_fills_another_store_and_twice_changes_nothing(finished, tmp_path):
+def test_the_same_journal_fills_another_store_and_twice_changes_nothing(finished, work):
     directory, _ = finished
-    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    uri = f"sqlite:///{work / 'mlflow.db'}"
     assert upload(directory, uri) == sum(1 for _ in Journal(directory).read())
     assert upload(directory, uri) == 0
     (directory / "tracking.state.json").unlink()  # everything is uploaded once more
@@ -149,12 +165,11 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert [event["run"] for event, _ in journal.read()] == ["a", "b"]
 
 
-def test_a_dead_server_neither_slows_nor_kills_and_loses_nothing(tmp_path, dead_uri, caplog):
-    directory = tmp_path / "run"
+def test_a_dead_server_neither_slows_nor_kills_and_loses_nothing(work, dead_uri, caplog):
     with caplog.at_level(logging.WARNING, logger="evolute.tracking"):
         started = time.monotonic()
-        tracker = track(directory, dead_uri)
-        for number in range(120):
+        tracker = track(work, dead_uri)
+        for number in range(60):
             with tracker.child(f"trial-{number}", "trial", params={"choice": number}) as trial:
                 trial.metrics({"accuracy": number})
         assert time.monotonic() - started < 3.0
@@ -163,15 +178,15 @@ def test_a_dead_server_neither_slows_nor_kills_and_loses_nothing(tmp_path, dead_
         assert time.monotonic() - started < 20.0
     reports = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
     assert len(reports) == 1, "an outage is reported once"
-    assert dead_uri in reports[0] and f"python -m experiments.upload {directory}" in reports[0]
+    assert dead_uri in reports[0] and f"python -m experiments.upload {work}" in reports[0]
     assert tracker.mlflow_id() is None
     with pytest.raises(UserError, match="cannot be reached"):
-        upload(directory)
-    upload(directory, local_uri(directory))
-    runs = runs_of(local_uri(directory))
-    assert len(runs) == 121
-    assert runs["trial-119"].data.metrics == {"accuracy": 119.0}
-    assert runs["trial-119"].info.status == "FINISHED"
+        upload(work)
+    upload(work, local_uri(work))
+    runs = runs_of(local_uri(work))
+    assert len(runs) == 61
+    assert runs["trial-59"].data.metrics == {"accuracy": 59.0}
+    assert runs["trial-59"].info.status == "FINISHED"
 
 
 def test_a_server_that_accepts_and_never_answers_does_not_hang_the_end(tmp_path):
@@ -182,15 +197,15 @@ def test_a_server_that_accepts_and_never_answers_does_not_hang_the_end(tmp_path)
         assert time.monotonic() - started < 6.0
 
 
-def test_an_artifact_that_cannot_be_uploaded_does_not_hold_up_the_numbers(tmp_path):
-    with track(tmp_path) as tracker:
-        (tmp_path / "gone.txt").write_text("soon gone")
+def test_an_artifact_that_cannot_be_uploaded_does_not_hold_up_the_numbers(work):
+    with track(work) as tracker:
+        (work / "gone.txt").write_text("soon gone")
         tracker.journal.append(
             {"event": "artifact", "run": tracker.run_id, "path": "never.txt", "folder": ""}
         )
         tracker.metrics({"accuracy": 1.0})
         assert tracker.flush()
-        run = open_client(local_uri(tmp_path)).get_run(tracker.mlflow_id())
+        run = open_client(local_uri(work)).get_run(tracker.mlflow_id())
         assert run.data.metrics == {"accuracy": 1.0}
 
 
@@ -244,12 +259,12 @@ def model_folder(directory: Path, name: str) -> Path:
     return folder
 
 
-def test_the_champion_moves_only_to_a_better_network(tmp_path):
-    with track(tmp_path) as tracker:
+def test_the_champion_moves_only_to_a_better_network(work):
+    with track(work) as tracker:
         answers = []
         for name, accuracy in (("first", 90.0), ("worse", 89.0), ("equal", 90.0), ("best", 91.0)):
             with tracker.child(name, "retrain") as run:
-                folder = model_folder(tmp_path, name)
+                folder = model_folder(work, name)
                 answers.append(run.register(folder, "hybrid", {"accuracy": accuracy}))
         assert [(a.version, a.champion) for a in answers] == [
             (1, True),
@@ -257,28 +272,28 @@ def test_the_champion_moves_only_to_a_better_network(tmp_path):
             (3, False),
             (4, True),
         ]
-        client = open_client(local_uri(tmp_path))
+        client = open_client(local_uri(work))
         champion = find_champion(client, "hybrid")
         assert (champion.version, champion.tags["accuracy"]) == (4, "91.0")
-        best = runs_of(local_uri(tmp_path))["best"].info.run_id
+        best = runs_of(local_uri(work))["best"].info.run_id
         assert champion.source == f"runs:/{best}/model"
-        assert artifacts_of(local_uri(tmp_path), best, "model") == {
+        assert artifacts_of(local_uri(work), best, "model") == {
             "model/architecture.yaml",
             "model/weights.safetensors",
         }
         with pytest.raises(UserError, match=r"weights\.safetensors missing"):
-            tracker.register(tmp_path / "gone", "hybrid", {"accuracy": 99.0})
+            tracker.register(work / "gone", "hybrid", {"accuracy": 99.0})
         with pytest.raises(UserError, match="model_name"):
             tracker.register(folder, "cpu:fast", {"accuracy": 99.0})
 
 
-def test_a_model_registered_while_the_server_was_away_is_registered_later(tmp_path, dead_uri):
-    with track(tmp_path, dead_uri) as tracker:
-        folder = model_folder(tmp_path, "late")
+def test_a_model_registered_while_the_server_was_away_is_registered_later(work, dead_uri):
+    with track(work, dead_uri) as tracker:
+        folder = model_folder(work, "late")
         assert tracker.register(folder, "hybrid", {"accuracy": 80.0}, timeout=10) is None
-    upload(tmp_path, local_uri(tmp_path))
-    upload(tmp_path, local_uri(tmp_path))
-    client = open_client(local_uri(tmp_path))
+    upload(work, local_uri(work))
+    upload(work, local_uri(work))
+    client = open_client(local_uri(work))
     assert [v.version for v in client.search_model_versions("name='hybrid'")] == [1]
     assert find_champion(client, "hybrid").version == 1
 
@@ -322,8 +337,8 @@ def test_the_ui_names_the_runs_that_exist(finished, tmp_path, monkeypatch):
         open_ui(directory.parent / "nothing")
 
 
-def test_two_processes_share_a_directory_without_doubling_runs(tmp_path):
-    first, second = track(tmp_path), track(tmp_path)
+def test_two_processes_share_a_directory_without_doubling_runs(work):
+    first, second = track(work), track(work)
     assert second.run_id == first.run_id
     threads = [
         threading.Thread(target=lambda t=t, n=n: t.child(n, "retrain").finish())
@@ -335,5 +350,6 @@ def test_two_processes_share_a_directory_without_doubling_runs(tmp_path):
         thread.join()
     first.finish()
     second.finish()
-    assert set(runs_of(local_uri(tmp_path))) == {"digits", "left", "right"}
-    assert json.loads((tmp_path / "tracking.state.json").read_text())["local"] > 0
+    assert set(runs_of(local_uri(work))) == {"digits", "left", "right"}
+    state = json.loads((work / "tracking.state.json").read_text())
+    assert state["local"] == {"offset": Journal(work).size, "run_id": second.mlflow_id()}
