@@ -72,6 +72,9 @@ class StopOnError(Stopper):
     def __init__(self, searcher: StudySearcher) -> None:
         self._searcher = searcher
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves it with its own state, which is never restored
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 

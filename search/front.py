@@ -56,18 +56,21 @@ def hypervolume(losses: np.ndarray, reference: np.ndarray) -> float:
     objectives"): exact, and fast enough for fronts of some hundred points in 2 to 4 objectives.
     """
     points = losses[(losses < reference).all(axis=1)]
-    points = points[non_dominated(points)]
     if len(points) == 0:
         return 0.0
-    if points.shape[1] == 1:
-        return float(reference[0] - points.min())
     points = points[np.argsort(points[:, -1], kind="stable")]
     depths = np.diff(np.append(points[:, -1], reference[-1]))
-    if points.shape[1] == 2:  # the first objective falls along the sorted front
+    if points.shape[1] == 1:
+        return float(depths.sum())
+    if points.shape[1] == 2:
         widths = reference[0] - np.minimum.accumulate(points[:, 0])
         return float((widths * depths).sum())
     return sum(
-        float(depth) * hypervolume(points[: index + 1, :-1], reference[:-1])
+        float(depth) * hypervolume(_front(points[: index + 1, :-1]), reference[:-1])
         for index, depth in enumerate(depths)
         if depth > 0
     )
+
+
+def _front(losses: np.ndarray) -> np.ndarray:
+    return losses[non_dominated(losses)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from configs.errors import UserError
+from evaluators.latency import TooNoisy
 from search_space import Architecture, ChoiceSpace
 
 
@@ -45,7 +47,8 @@ def profile_space(
     """Measures random architectures, and those that take one candidate wherever they can.
 
     The latter are there for the ends of the ranges, which random architectures seldom reach; they
-    don't count for the medians and for the feasible share.
+    don't count for the medians and for the feasible share. Architectures that the device is too
+    restless to measure are left out.
 
     Args:
         measure: Gives the cheap metrics of an architecture; the same ones each time.
@@ -53,28 +56,30 @@ def profile_space(
         samples: How many random architectures; fewer where the space has fewer.
 
     Raises:
-        UserError: A bound is set on a metric that isn't measured, or a value is not finite.
+        UserError: A bound is set on a metric that isn't measured, a value is not finite, or nothing
+            could be measured.
     """
     rng = np.random.default_rng(seed)
-    random: dict[Architecture, dict[str, float]] = {}
+    drawn: dict[Architecture, None] = {}
     for _ in range(20 * samples):  # repetitions included
-        if len(random) == samples:
-            break
-        architecture = space.canonical(space.sample(rng))
-        if architecture not in random:
-            random[architecture] = _measured(measure, architecture, bounds)
-    uniform = {
-        architecture: _measured(measure, architecture, bounds)
-        for architecture in uniform_architectures(space)
-        if architecture not in random
-    }
-    every = [*random.values(), *uniform.values()]
-    feasible = [all(m[name] <= bounds[name] for name in bounds) for m in random.values()]
+        if len(drawn) < samples:
+            drawn[space.canonical(space.sample(rng))] = None
+    random = _measure_all(measure, drawn, bounds)
+    uniform = _measure_all(
+        measure, [a for a in uniform_architectures(space) if a not in drawn], bounds
+    )
+    if not random:
+        raise UserError(
+            f"none of {len(drawn)} architectures could be measured: the device is too restless. "
+            "Stop what else runs on it, or raise latency.max_spread"
+        )
+    every = [*random, *uniform]
+    feasible = [all(m[name] <= bounds[name] for name in bounds) for m in random]
     return SpaceProfile(
         ranges={
             name: MetricRange(
                 smallest=min(metrics[name] for metrics in every),
-                median=float(np.median([metrics[name] for metrics in random.values()])),
+                median=float(np.median([metrics[name] for metrics in random])),
                 largest=max(metrics[name] for metrics in every),
             )
             for name in every[0]
@@ -117,6 +122,18 @@ def check_feasible(profile: SpaceProfile) -> None:
                 f"{found.median:.6g}, {profile.samples} sampled). Raise the bound above "
                 f"{found.smallest:.6g}, or add cheaper candidates to the space"
             )
+
+
+def _measure_all(
+    measure: Callable[[Architecture], Mapping[str, float]],
+    architectures: Iterable[Architecture],
+    bounds: Mapping[str, float],
+) -> list[dict[str, float]]:
+    values = []
+    for architecture in architectures:
+        with contextlib.suppress(TooNoisy):
+            values.append(_measured(measure, architecture, bounds))
+    return values
 
 
 def _measured(

@@ -50,6 +50,7 @@ class Proposer:
     ) -> None:
         records = list(records)
         self.front: list[TrialRecord] = []
+        self._nearest: list[TrialRecord] = []  # the infeasible one with the smallest violation
         self._space, self._objectives, self._constraints = space, objectives, constraints
         self._sampler = sampler
         self._population = min(max(trials // 10, 10), 50)
@@ -90,6 +91,8 @@ class Proposer:
         self._memo[record.architecture] = record
         self._tell(self._asked.pop(record.architecture), record)
         self.front = pareto_front([*self.front, record], self._objectives)
+        if record.state == "infeasible":
+            self._nearest = [min([*self._nearest, record], key=self._violation)]
 
     def _ask_for(self, architecture: Architecture) -> Architecture:
         """Lets the sampler's study propose this very architecture."""
@@ -112,20 +115,31 @@ class Proposer:
 
         TPE learns from a pruned trial with constraints. NSGA-II ignores pruned trials; it compares
         infeasible ones by their violation alone, so any number may stand for what wasn't
-        measured. Violations are relative to the bound: samplers add them up, and 0.1 ms mustn't
-        vanish beside 100,000 parameters.
+        measured.
         """
         if record is None or record.state in ("failed", "unmeasurable"):
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        for name, bound in self._constraints.items():
-            if name in record.metrics:
-                excess = record.metrics[name] - bound
-                trial.set_constraint(name, excess / abs(bound) if bound else excess)
+        for name, excess in self._excesses(record).items():
+            trial.set_constraint(name, excess)
         if record.state == "complete" or self._sampler == "nsga2":
             self._study.tell(trial, [record.metrics.get(name, 0.0) for name in self._objectives])
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _excesses(self, record: TrialRecord) -> dict[str, float]:
+        """How far each metric exceeds its bound (below 0: keeps it), as a share of the bound.
+
+        A share, because samplers add them up: 0.1 ms mustn't vanish beside 100,000 parameters.
+        """
+        return {
+            name: (record.metrics[name] - bound) / (abs(bound) or 1.0)
+            for name, bound in self._constraints.items()
+            if name in record.metrics
+        }
+
+    def _violation(self, record: TrialRecord) -> float:
+        return sum(max(excess, 0.0) for excess in self._excesses(record).values())
 
     def _draw_unseen(self) -> Architecture | None:
         """A change to a front member, else a random architecture, else what a list has left."""
@@ -143,11 +157,11 @@ class Proposer:
         return None
 
     def _vary(self) -> Architecture:
-        """A mutation of a front member, every fourth time of a cross of two of them."""
+        """A mutation of a front member, or, one time in four, a cross of two of them."""
         starting = self._sampler == "evolution" and len(self._memo) < self._population
-        if starting or not self.front:
+        if starting or not (self.front or self._nearest):
             return self._space.sample(self._rng)
-        parents = [record.architecture for record in self.front]
+        parents = [record.architecture for record in self.front or self._nearest]
         parent = parents[self._rng.integers(len(parents))]
         if len(parents) > 1 and self._rng.random() < 0.25:
             other = parents[self._rng.integers(len(parents))]

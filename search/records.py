@@ -34,6 +34,7 @@ class TrialRecord:
 class SearchProgress:
     """Where a search stands; given to `on_trial` with every record.
 
+    `best` is the best value of each objective among the front, empty before there is one;
     `hypervolume` is None until enough trials are complete to fix the reference point;
     `seconds_left` is None before the first trial of this run has ended.
     """
@@ -42,6 +43,7 @@ class SearchProgress:
     total: int
     counts: dict[str, int]
     front_size: int
+    best: dict[str, float]
     hypervolume: float | None
     seconds_left: float | None
 

@@ -100,21 +100,22 @@ def run_search(
     import optuna
 
     from search.proposals import Proposer
-    from search.study import SearchStudy, storage_url
+    from search.study import SearchStudy, sole_driver, storage_url
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = SearchStudy(storage_url(storage), study_name, space, objectives, constraints)
-    proposer = Proposer(
-        space,
-        objectives,
-        constraints,
-        sampler=sampler,
-        trials=trials,
-        seed=seed,
-        records=study.records,
-        queue=[*study.interrupted, *start],
-    )
-    with ProgressDisplay(progress) as display:
+    url = storage_url(storage)
+    with sole_driver(url), ProgressDisplay(progress) as display:
+        study = SearchStudy(url, study_name, space, objectives, constraints)
+        proposer = Proposer(
+            space,
+            objectives,
+            constraints,
+            sampler=sampler,
+            trials=trials,
+            seed=seed,
+            records=study.records,
+            queue=[*study.interrupted, *start],
+        )
         driver = _Driver(study, proposer, objectives, constraints, trials, on_trial, display)
         if len(study.records) < trials:
             _execute(driver, evaluator, address, workers, cpus_per_worker, gpus_per_worker)
@@ -143,7 +144,6 @@ class _Driver:
         self._proven = any(record.state != "failed" for record in study.records)
         self._exhausted = False
         self._started, self._done_before = time.monotonic(), len(study.records)
-        self._volume: tuple[int, float] = (-1, 0.0)
 
     def propose(self) -> Architecture | None:
         taken = len(self.study.records) + len(self._withheld) + len(self._running)
@@ -170,8 +170,8 @@ class _Driver:
             if len(self._withheld) >= min(HOPELESS, self.trials - len(self.study.records)):
                 first = self._withheld[0]
                 raise UserError(
-                    f"the evaluator failed {len(self._withheld)} times out of "
-                    f"{len(self._withheld)}; the first time, for {'/'.join(first[0])}: {first[3]}"
+                    f"the evaluator failed {len(self._withheld)} times and never succeeded; "
+                    f"the first time, for {'/'.join(first[0])}: {first[3]}"
                 )
             return
         self._proven = True
@@ -268,6 +268,11 @@ class _Driver:
             total=self.trials,
             counts=dict(Counter(record.state for record in self.study.records)),
             front_size=len(front),
+            best={
+                name: (max if direction == "maximize" else min)(r.metrics[name] for r in front)
+                for name, direction in self._objectives.items()
+                if front
+            },
             hypervolume=volume,
             seconds_left=elapsed / new * (self.trials - done) if new else None,
         )

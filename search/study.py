@@ -10,10 +10,12 @@ It is an ordinary study: `optuna.load_study` and optuna-dashboard open it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ from configs.errors import UserError
 from search.records import State, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
+SQLITE = "sqlite:///"
 LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
 
 Choice = TypeVar("Choice")
@@ -39,7 +42,32 @@ def storage_url(storage: str | Path | None) -> str | None:
     """A storage as Optuna's URL: a plain path is an SQLite file; None stays None (in memory)."""
     if storage is None or "://" in str(storage):
         return None if storage is None else str(storage)
-    return f"sqlite:///{Path(storage).expanduser().resolve()}"
+    return f"{SQLITE}{Path(storage).expanduser().resolve()}"
+
+
+@contextlib.contextmanager
+def sole_driver(url: str | None) -> Iterator[None]:
+    """Keeps a second search off the same SQLite file while this one runs.
+
+    The lock goes with the process, however it ends. Other databases aren't guarded.
+
+    Raises:
+        UserError: Another process is searching with that file.
+    """
+    if url is None or not url.startswith(SQLITE):
+        yield
+        return
+    lock = Path(url.removeprefix(SQLITE) + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"storage {url!r} is in use by another running search; wait for it, stop it, or "
+                "choose another storage"
+            ) from error
+        yield
 
 
 class SearchStudy:
@@ -207,9 +235,9 @@ def _open_storage(url: str | None) -> Any:
     if url is None:
         return optuna.storages.InMemoryStorage()
     try:
-        if not url.startswith("sqlite:///"):
+        if not url.startswith(SQLITE):
             return optuna.storages.get_storage(url)
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
         return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
     except Exception as error:
