@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from search_space.kernels import shift
+from search_space.kernels import banded
 from search_space.kernels.library import active_backend
 
 __all__ = ["active_backend", "involution"]
@@ -38,6 +38,6 @@ def involution(
     Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
     Recognition, CVPR 2021, equation 4.
     """
-    if torch.onnx.is_in_onnx_export():  # ONNX knows no operator of ours
-        return shift.forward(input, weight, kernel_size, stride, dilation)
+    if torch.onnx.is_in_onnx_export():  # ONNX has no involution
+        return banded.forward(input, weight, kernel_size, stride, dilation)
     return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
