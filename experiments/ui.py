@@ -15,7 +15,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from experiments.journal import Journal
-from experiments.store import check_uri, import_mlflow, local_uri
+from experiments.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.upload import upload
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
@@ -47,7 +47,7 @@ def open_ui(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server as Ctrl-C does
     try:
         _wait_until_healthy(server, f"http://{host}:{free}/health")
-        say(f"MLflow UI: http://{host}:{free}  (Ctrl-C ends it)")
+        say(f"MLflow UI: http://{host}:{free}{_runs_page(uri)}  (Ctrl-C ends it)")
         server.wait()
     except KeyboardInterrupt:
         say("")
@@ -71,6 +71,12 @@ def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
         except UserError as error:
             say(f"Showing what is there already: {error}")
     return local_uri(directory)
+
+
+def _runs_page(uri: str) -> str:
+    """The path of the page with the runs, where the store has one experiment of ours."""
+    found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
+    return f"/#/experiments/{found[0].experiment_id}/runs" if len(found) == 1 else ""
 
 
 def _runs_that_exist(directory: Path) -> str:

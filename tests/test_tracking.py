@@ -317,6 +317,7 @@ def test_the_ui_answers_on_loopback_and_ctrl_c_ends_it(finished):
             note, line = process.stdout.readline(), process.stdout.readline()
             assert f"Port {port} is taken" in note
             address = re.search(r"http://127\.0\.0\.1:\d+", line).group()
+            assert f"{address}/#/experiments/1/runs" in line
             assert get(f"{address}/health") == "OK"
             assert "<title>MLflow</title>" in get(address)
             artifact = f"get-artifact?path=config/config.yaml&run_uuid={run_id}"
