@@ -76,6 +76,7 @@ def measure(
     channels_last: bool = False,
     input_size: int | None = None,
     repeats: int = 60,
+    max_spread: float = 0.2,
 ) -> Measurement:
     """Counts and times the network(s) behind a name.
 
@@ -98,8 +99,8 @@ def measure(
         try:
             macs = count_macs(network, shape)
         except (AssertionError, RuntimeError, ValueError) as error:
-            size = f"{channels}x{height}x{width}"
-            raise UserError(f"{name} cannot take images of {size}: {error}") from error
+            image = f"{channels}x{height}x{width}"
+            raise UserError(f"{name} cannot take images of {image}: {error}") from error
         try:
             latency = measure_latency(
                 network,
@@ -110,6 +111,7 @@ def measure(
                 channels_last=channels_last,
                 threads=threads,
                 repeats=repeats,
+                max_spread=max_spread,
             )
         except TooNoisy as noise:
             raise UserError(f"{name}: {noise}. End what else runs here and try again.") from noise

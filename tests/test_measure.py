@@ -1,0 +1,70 @@
+"""`evolute measure`: what it accepts, and that its table shows what was measured."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.errors import UserError
+from evaluators import count_macs, count_params
+from experiments.measure import measure
+from search_space import SearchSpace, build_network, save_architecture
+
+
+@pytest.fixture(autouse=True)
+def own_host_folder(tmp_path, monkeypatch) -> None:
+    """Own locks and an own reference time: the tests' machine is no quiet one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def printed(table) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_an_architecture_file(tmp_path) -> None:
+    space = SearchSpace.from_yaml("quickstart")
+    architecture = space.sample(np.random.default_rng(0))
+    file = save_architecture(tmp_path / "architecture.yaml", space, architecture)
+    measurement = measure(str(file), device="cpu", batch=3, max_spread=1.0)
+    (measured,) = measurement.networks
+    network = build_network(space, architecture)
+    assert measured.params == count_params(network)
+    assert measured.macs == count_macs(network, (1, 1, 8, 8))
+    assert measured.latency.fingerprint["batch"] == 3
+    text = printed(measurement.table())
+    assert f"{measured.latency.median_ms:.3f}" in text
+    assert f"{measured.latency.spread:.1%}" in text
+    for key, value in measured.latency.fingerprint.items():
+        assert f"{key}: {value}" in text
+
+
+def test_the_range_of_a_space() -> None:
+    networks = measure("quickstart", device="cpu", repeats=3, max_spread=1.0).networks
+    assert [network.name for network in networks] == ["smallest", "median", "largest"]
+    assert networks[0].macs < networks[1].macs < networks[2].macs
+
+
+def test_a_timm_model_at_another_size() -> None:
+    name = "resnet18"
+    (small,) = measure(name, device="cpu", input_size=32, repeats=5, max_spread=1.0).networks
+    assert small.params == 11_689_512
+    assert small.latency.fingerprint["input"] == "3x32x32"
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("resnet81", {}, "neither a file, a preset nor a timm model; did you mean resnet"),
+        ("nothing.yaml", {}, "no such file"),
+        ("vit_tiny_patch16_224", {"input_size": 225}, "cannot take images of 3x225x225"),
+    ],
+)
+def test_what_cannot_be_measured(target: str, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        measure(target, device="cpu", **options)
