@@ -21,7 +21,8 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
 
-_SOURCE = Path(__file__).with_name("involution.cpp")
+_SOURCE = Path(__file__).with_name("involution.cpp")  # includes the other two
+_SOURCES = tuple(_SOURCE.with_name(name) for name in ("layout.cpp", "loops.cpp", _SOURCE.name))
 # contract=fast fuses multiply and add; -ffast-math would switch the whole process to
 # flush-to-zero when the library is loaded.
 _FLAGS = ("-std=gnu++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
@@ -81,7 +82,8 @@ def library() -> ctypes.CDLL:
     compiler = _compiler()
     stat = os.stat(compiler)
     identity = (compiler, str(stat.st_size), str(stat.st_mtime_ns), _processor(), *_FLAGS, *_LINK)
-    digest = hashlib.sha256(_SOURCE.read_bytes() + "\0".join(identity).encode()).hexdigest()
+    sources = [source.read_text() for source in _SOURCES]
+    digest = hashlib.sha256("\0".join([*sources, *identity]).encode()).hexdigest()
     target = _cache_directory() / f"involution-{digest[:20]}.so"
     if not target.exists():
         with open(target.with_suffix(".lock"), "w") as lock:
@@ -96,7 +98,7 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-_Sizes = ctypes.c_int64 * 11
+_Sizes = ctypes.c_int64 * 12
 
 
 def _channels_last(tensor: Tensor) -> bool:
@@ -110,20 +112,15 @@ def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
 
 
 def _sizes(
-    input: Tensor, weight: Tensor, geometry: tuple[int, int, int], formats: int
+    input: Tensor, weight: Tensor, geometry: tuple[int, int, int], last: bool, weight_last: bool
 ) -> ctypes.Array:
-    kernel_size, stride, dilation = geometry
-    groups = weight.shape[1] // (kernel_size * kernel_size)
+    groups = weight.shape[1] // (geometry[0] * geometry[0])
     bfloat16 = input.dtype is torch.bfloat16
-    return _Sizes(
-        *input.shape, groups, kernel_size, stride, dilation, formats, bfloat16,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    threads = torch.get_num_threads()
+    return _Sizes(*input.shape, groups, *geometry, last, weight_last, bfloat16, threads)
 
 
-def forward(
-    input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
-) -> Tensor:
+def forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
     """Involution of CPU tensors of one dtype of ``DTYPES``."""
     last = _channels_last(input)
     weight_last = weight.is_contiguous(memory_format=torch.channels_last)
@@ -134,7 +131,7 @@ def forward(
         dtype=input.dtype,
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )
-    sizes = _sizes(input, weight, (kernel_size, stride, dilation), last | weight_last << 1)
+    sizes = _sizes(input, weight, (kernel_size, stride, dilation), last, weight_last)
     library().involution_forward(sizes, input.data_ptr(), weight.data_ptr(), output.data_ptr())
     return output
 
@@ -147,7 +144,7 @@ def backward(
     weight_last = weight.is_contiguous(memory_format=torch.channels_last)
     input, weight, grad = _dense(input, last), _dense(weight, weight_last), _dense(grad, last)
     grad_input, grad_weight = torch.empty_like(input), torch.empty_like(weight)
-    sizes = _sizes(input, weight, (kernel_size, stride, dilation), last | weight_last << 1)
+    sizes = _sizes(input, weight, (kernel_size, stride, dilation), last, weight_last)
     tensors = (grad, input, weight, grad_input, grad_weight)
     library().involution_backward(sizes, *(tensor.data_ptr() for tensor in tensors))
     return grad_input, grad_weight
