@@ -26,7 +26,8 @@ from evaluators.reference import (
     reference_network,
     save_reference_ms,
 )
-from evaluators.runtime import Program, prepare
+from evaluators.runtime import prepare
+from evaluators.stopwatch import Stopwatch, event_stopwatch, wall_stopwatch
 
 # Short blocks follow the machine closely. On a busy virtual machine, one network's value scattered
 # by 1-2 % (standard deviation) with blocks of 8 ms, 5 % with blocks of 40 ms, 10 % uncorrected.
@@ -36,8 +37,6 @@ MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this ac
 REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
 WARM_UP_CALLS = 10
 WARM_UP_MS = 1000.0
-
-Stopwatch = Callable[[], float]  # runs a network once and returns the milliseconds it took
 
 
 class TooNoisy(RuntimeError):
@@ -82,7 +81,8 @@ def measure_latency(
     A copy of the model runs in eval mode under `torch.inference_mode`; the model itself is not
     changed. Preparing (compiling, exporting) holds the device shared, timing holds it exclusively;
     do not call this inside ``shared_device``. PyTorch's number of threads is set to ``threads`` and
-    restored. On CUDA the time is that between two events around the call on an idle stream.
+    restored. On CUDA the time is that between two events around the call on an idle stream; on the
+    CPU, calls that the kernel interrupted for another process are repeated.
 
     The reference network runs eagerly with the same device, dtype, layout and threads. With r_k the
     mean of the medians of the two reference blocks around block k, and R the reference's long-run
@@ -122,8 +122,8 @@ def measure_latency(
         # onnxruntime returns when the device is done and does not use PyTorch's stream.
         by_events = device.type == "cuda" and runtime != "onnxruntime"
         watches = (
-            _event_stopwatch(program) if by_events else _wall_stopwatch(program),
-            _event_stopwatch(reference) if device.type == "cuda" else _wall_stopwatch(reference),
+            event_stopwatch(program) if by_events else wall_stopwatch(program),
+            event_stopwatch(reference) if device.type == "cuda" else wall_stopwatch(reference),
         )
 
         def attempt() -> Interleaved:
@@ -239,28 +239,6 @@ def _warm_up(stopwatch: Stopwatch) -> float:
 def _block(stopwatch: Stopwatch, calls: int) -> list[float]:
     stopwatch()  # not counted: the other network has emptied the caches
     return [stopwatch() for _ in range(calls)]
-
-
-def _wall_stopwatch(program: Program) -> Stopwatch:
-    def stopwatch() -> float:
-        start = time.perf_counter_ns()
-        program()
-        return (time.perf_counter_ns() - start) / 1e6
-
-    return stopwatch
-
-
-def _event_stopwatch(program: Program) -> Stopwatch:
-    def stopwatch() -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        program()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return stopwatch
 
 
 def _example(shape: Sequence[int], device: torch.device, dtype: str) -> torch.Tensor:

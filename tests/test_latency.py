@@ -25,8 +25,9 @@ from evaluators import (
     measure_latency,
     shared_device,
 )
-from evaluators.latency import Interleaved, Stopwatch, measure_interleaved, until_quiet
+from evaluators.latency import Interleaved, measure_interleaved, until_quiet
 from evaluators.runtime import deployed
+from evaluators.stopwatch import Stopwatch, wall_stopwatch
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,9 @@ def network(depth: int, width: int = 32) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
-BUSY = {"max_spread": 1.0}  # the tests may share the machine; they look at medians only
+fork = multiprocessing.get_context("fork")
+
+BUSY = {"max_spread": 10.0}  # the tests may share the machine; they look at medians only
 
 
 def test_twice_as_deep_is_slower_and_the_same_is_the_same() -> None:
@@ -156,6 +159,27 @@ def test_a_given_unit_scales_the_value() -> None:
     one = measure_latency(model, (1, 3, 16, 16), reference_ms=1.0, **BUSY)
     thousand = measure_latency(model, (1, 3, 16, 16), reference_ms=1000.0, **BUSY)
     assert 500 < thousand.median_ms / one.median_ms < 2000
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs to choose a core")
+def test_calls_interrupted_by_another_process_are_repeated() -> None:
+    cores = os.sched_getaffinity(0)
+    rival = fork.Process(target=spin, daemon=True)
+    stopwatch = wall_stopwatch(lambda: sum(range(100_000)))
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        rival.start()  # on the same core: half of the time is its own
+        times = [stopwatch() for _ in range(200)]
+    finally:
+        os.sched_setaffinity(0, cores)
+        rival.kill()
+        rival.join()
+    assert np.percentile(times, 95) < 2 * np.percentile(times, 10)
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def test_the_network_is_left_alone_and_threads_are_restored() -> None:
@@ -242,8 +266,6 @@ def test_fingerprints_differ_in_what_changes_the_time() -> None:
 
 
 # --- the device lock, across processes ---------------------------------------------------------
-
-fork = multiprocessing.get_context("fork")
 
 
 def hold(lock, name: str, log, leave) -> None:

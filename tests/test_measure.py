@@ -31,7 +31,7 @@ def test_an_architecture_file(tmp_path) -> None:
     space = SearchSpace.from_yaml("quickstart")
     architecture = space.sample(np.random.default_rng(0))
     file = save_architecture(tmp_path / "architecture.yaml", space, architecture)
-    measurement = measure(str(file), device="cpu", batch=3, max_spread=1.0)
+    measurement = measure(str(file), device="cpu", batch=3, max_spread=10.0)
     (measured,) = measurement.networks
     network = build_network(space, architecture)
     assert measured.params == count_params(network)
@@ -45,14 +45,14 @@ def test_an_architecture_file(tmp_path) -> None:
 
 
 def test_the_range_of_a_space() -> None:
-    networks = measure("quickstart", device="cpu", repeats=3, max_spread=1.0).networks
+    networks = measure("quickstart", device="cpu", repeats=3, max_spread=10.0).networks
     assert [network.name for network in networks] == ["smallest", "median", "largest"]
     assert networks[0].macs < networks[1].macs < networks[2].macs
 
 
 def test_a_timm_model_at_another_size() -> None:
     name = "resnet18"
-    (small,) = measure(name, device="cpu", input_size=32, repeats=5, max_spread=1.0).networks
+    (small,) = measure(name, device="cpu", input_size=32, repeats=5, max_spread=10.0).networks
     assert small.params == 11_689_512
     assert small.latency.fingerprint["input"] == "3x32x32"
 
