@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import cloudpickle, tune
@@ -18,7 +18,9 @@ from ray.tune.stopper import Stopper
 
 from configs.errors import UserError
 from search.worker import ArchitectureTrial
-from search_space import Architecture
+
+if TYPE_CHECKING:
+    from search_space import Architecture
 
 RETRIES = 2  # of a trial whose worker died; an exception in the evaluator is never retried
 OBJECT_STORE_BYTES = 256 * 2**20  # instead of a third of the memory; it holds the evaluator only
@@ -67,21 +69,23 @@ class StudySearcher(Searcher):
 
 
 class StopOnError(Stopper):
-    """Ends the run at a safe point once something went wrong or a signal arrived."""
+    """Ends the run between two events once something went wrong or a signal arrived."""
 
-    def __init__(self, searcher: StudySearcher) -> None:
-        self._searcher = searcher
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves it with its own state, which is never restored
+    def __init__(self, searcher: StudySearcher, own_ray: bool) -> None:
+        self._searcher, self._own_ray = searcher, own_ray
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        if self._searcher.error is not None:
-            raise self._searcher.error
-        return False
+        error = self._searcher.error
+        if error is None:
+            return False
+        if isinstance(error, Exception) or self._own_ray:
+            raise error
+        # Tune frees its workers on an Exception only. That takes seconds, which nobody who
+        # presses Ctrl-C should wait for where Ray is shut down with its workers anyway.
+        raise RuntimeError("interrupted") from error
 
 
 def execute(
@@ -92,24 +96,34 @@ def execute(
     workers: int,
     cpus_per_worker: float,
     gpus_per_worker: float,
+    own_ray: bool,
 ) -> None:
-    """Runs up to `trials` trials on `workers` long-lived processes; blocks until all are done."""
+    """Runs up to `trials` trials on `workers` long-lived processes; blocks until all are done.
+
+    Raises what stands in `searcher.error` in the end.
+    """
     with tempfile.TemporaryDirectory(prefix="evolute-tune-") as folder:
-        tune.run(
-            tune.with_parameters(ArchitectureTrial, pickled_evaluator=pickled_evaluator),
-            name="search",
-            search_alg=searcher,
-            stop=StopOnError(searcher),
-            num_samples=trials,
-            max_concurrent_trials=workers,
-            resources_per_trial={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
-            reuse_actors=True,
-            max_failures=RETRIES,
-            raise_on_failed_trial=False,
-            storage_path=folder,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-            verbose=0,
-        )
+        try:
+            tune.run(
+                tune.with_parameters(ArchitectureTrial, pickled_evaluator=pickled_evaluator),
+                name="search",
+                search_alg=searcher,
+                stop=StopOnError(searcher, own_ray),
+                num_samples=trials,
+                max_concurrent_trials=workers,
+                resources_per_trial={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
+                reuse_actors=True,
+                max_failures=RETRIES,
+                raise_on_failed_trial=False,
+                storage_path=folder,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                verbose=0,
+            )
+        except Exception:
+            if searcher.error is None:
+                raise
+    if searcher.error is not None:
+        raise searcher.error
 
 
 def pickle_evaluator(evaluator: Any) -> bytes:
@@ -126,10 +140,10 @@ def pickle_evaluator(evaluator: Any) -> bytes:
 @contextlib.contextmanager
 def ray_session(
     address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """A quiet Ray: the caller's if one is running, that at `address`, or a local one.
 
-    Only what was started or joined here is left again at the end.
+    Only what was started or joined here is left again at the end; whether it was, is yielded.
 
     Raises:
         UserError: No cluster at `address`, or none of its nodes has what one worker needs.
@@ -140,7 +154,7 @@ def ray_session(
         _start_ray(address, max(os.cpu_count() or 1, round(workers * cpus_per_worker)))
     try:
         _check_resources({"CPU": cpus_per_worker, "GPU": gpus_per_worker})
-        yield
+        yield owned
     finally:
         if owned:
             ray.shutdown()

@@ -6,12 +6,14 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs.errors import UserError
-from evaluators.latency import TooNoisy
-from search_space import Architecture, ChoiceSpace
+
+if TYPE_CHECKING:
+    from search_space import Architecture, ChoiceSpace
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def _measure_all(
     architectures: Iterable[Architecture],
     bounds: Mapping[str, float],
 ) -> list[dict[str, float]]:
+    from evaluators.latency import TooNoisy  # loads torch
+
     values = []
     for architecture in architectures:
         with contextlib.suppress(TooNoisy):

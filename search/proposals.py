@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -14,7 +14,9 @@ from optuna.trial import TrialState
 
 from search.records import TrialRecord, pareto_front
 from search.study import parameters_of
-from search_space import Architecture, ChoiceSpace
+
+if TYPE_CHECKING:
+    from search_space import Architecture, ChoiceSpace
 
 RE_ASKS = 20  # how often a sampler may repeat itself before it is overruled
 DRAWS = 200  # random draws for something new before the space is listed

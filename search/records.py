@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from search.front import losses_of, non_dominated
-from search_space import Architecture
+
+if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
+    from search_space import Architecture
 
 State = Literal["complete", "infeasible", "unmeasurable", "failed"]
 

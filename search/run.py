@@ -19,17 +19,17 @@ from configs.errors import UserError
 from search.front import hypervolume, losses_of, reference_point
 from search.progress import ProgressDisplay
 from search.records import SearchProgress, SearchResult, State, TrialRecord, judge, pareto_front
-from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
     from search.proposals import Proposer
     from search.study import SearchStudy
+    from search_space import Architecture, ChoiceSpace
 
 SAMPLERS = ("nsga2", "tpe", "random", "evolution")
 REFERENCE_TRIALS = 10  # complete trials that fix the reference point of the hypervolume
 HOPELESS = 6  # failures without a single success, after which the evaluator counts as broken
 
-Evaluator = Callable[[Architecture], Mapping[str, float]]
+Evaluator = Callable[["Architecture"], Mapping[str, float]]
 OnTrial = Callable[[TrialRecord, SearchProgress], None]
 
 
@@ -167,12 +167,8 @@ class _Driver:
         evaluation = (architecture, *self._judge(outcome))
         if evaluation[2] == "failed" and not self._proven:
             self._withheld.append(evaluation)
-            if len(self._withheld) >= min(HOPELESS, self.trials - len(self.study.records)):
-                first = self._withheld[0]
-                raise UserError(
-                    f"the evaluator failed {len(self._withheld)} times and never succeeded; "
-                    f"the first time, for {'/'.join(first[0])}: {first[3]}"
-                )
+            if len(self._withheld) == HOPELESS:
+                raise self._hopeless()
             return
         self._proven = True
         for held in [*self._withheld, evaluation]:
@@ -180,6 +176,8 @@ class _Driver:
         self._withheld.clear()
 
     def result(self) -> SearchResult:
+        if self._withheld:
+            raise self._hopeless()
         records = self.study.records
         reference = self._reference()
         if reference is None:
@@ -200,6 +198,13 @@ class _Driver:
             if reference is None
             else {name: float(s * x) for (name, s), x in zip(signs.items(), reference)},
             note=note if self._exhausted else "",
+        )
+
+    def _hopeless(self) -> UserError:
+        architecture, _, _, message, _ = self._withheld[0]
+        return UserError(
+            f"the evaluator has never succeeded, {len(self._withheld)} failures so far; the first, "
+            f"for {'/'.join(architecture)}: {message}"
         )
 
     def _judge(self, outcome: list[Any] | None) -> tuple[dict[str, float], State, str, float]:
@@ -304,7 +309,8 @@ def _execute(
 
     pickled = pickle_evaluator(evaluator)
     searcher = StudySearcher(driver.propose, driver.finish)
-    with ray_session(address, workers, cpus_per_worker, gpus_per_worker), _signals_to(searcher):
+    session = ray_session(address, workers, cpus_per_worker, gpus_per_worker)
+    with session as own_ray, _signals_to(searcher):
         execute(
             searcher,
             pickled,
@@ -312,9 +318,8 @@ def _execute(
             workers=workers,
             cpus_per_worker=cpus_per_worker,
             gpus_per_worker=gpus_per_worker,
+            own_ray=own_ray,
         )
-    if searcher.error is not None:  # raised by the last result, after which Tune doesn't look
-        raise searcher.error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -25,7 +25,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from configs.errors import UserError
 from search.records import State, TrialRecord
-from search_space import Architecture, ChoiceSpace
+
+if TYPE_CHECKING:
+    from search_space import Architecture, ChoiceSpace
 
 SQLITE = "sqlite:///"
 LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
