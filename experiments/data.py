@@ -7,7 +7,7 @@ and the test split is only read when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from experiments.sources import Source, open_sources
 
-EvaluationBatches = Any  # iterable of (images, labels); can be iterated again and again
+EvaluationBatches = Iterable[tuple[Tensor, Tensor]]  # can be iterated again and again
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def load_splits(
 
     return Splits(
         train=TrainingLoader(
-            sources.train, train, preprocessing, config, device, batch, rank, world_size
+            sources.train, train.tolist(), preprocessing, config, device, batch, rank, world_size
         ),
         calibration=loader(sources.train, calibration.tolist(), full=True),
         validation=loader(sources.train, validation.tolist()),

@@ -53,7 +53,7 @@ def _loader(
 
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
     loader = create_loader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # any data set with a `transform` will do
         shape,
         batch,
         mean=preprocessing.mean,
@@ -119,7 +119,7 @@ class TrainingLoader:
             "auto_augment": data.auto_augment or None,
             "color_jitter": None,
         }
-        dataset = DiskImages(self.source, chosen, (seed, 3, epoch))
+        dataset = DiskImages(self.source, chosen.tolist(), (seed, 3, epoch))
         loader = _loader(
             dataset, self.preprocessing, self.config, self.device, self.batch_size, augmentation
         )

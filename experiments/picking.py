@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -101,8 +102,11 @@ def read_front(report: Path) -> list[TrialRecord]:
 
 def _knows(directory: Path, run: str) -> bool:
     """Whether an MLflow run id belongs to the search of a work directory."""
-    uploads = directory / "tracking.state.json"
-    return uploads.exists() and run in uploads.read_text(encoding="utf-8")
+    state = directory / "tracking.state.json"
+    if not state.exists():
+        return False
+    stores = json.loads(state.read_text(encoding="utf-8"))
+    return run in {store.get("run_id") for store in stores.values()}
 
 
 def _download(run: str) -> Path:

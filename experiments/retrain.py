@@ -170,6 +170,7 @@ def _train_seed(
         )
 
     shipped = trainer.shipped().eval()
+    assert splits.test is not None
     size = (space.in_channels, space.input_size, space.input_size)
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs import Config
 from experiments.console import console
+from experiments.pictures import metric_text
 from experiments.report import pick
 from experiments.retrain import Retrained, retrain_architecture
 from experiments.search import search_architectures
@@ -63,10 +65,11 @@ def all_convolution(space: SearchSpace) -> Architecture:
 
 
 def comparison(networks: list[Retrained]) -> Table:
-    """Retrained networks side by side; ratios are to the last of them."""
-    table = Table(title="Retrained from scratch, test split")
-    for column in ("network", "test accuracy (%)", "latency (ms)", "params", "MACs", "layers"):
-        table.add_column(column, justify="left" if column in ("network", "layers") else "right")
+    """Retrained networks side by side."""
+    table = Table(title="Retrained from scratch", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("network")
+    for column in ("test accuracy (%)", "latency (ms)", "params", "MACs"):
+        table.add_column(column, justify="right")
     for network in networks:
         metrics = network.metrics
         latency = f"{metrics['latency_ms']:.3f}" if "latency_ms" in metrics else "too noisy"
@@ -74,8 +77,9 @@ def comparison(networks: list[Retrained]) -> Table:
             network.name,
             network.accuracy_text,
             latency,
-            f"{metrics['params']:,.0f}",
-            f"{metrics['macs']:,.0f}",
-            " ".join(network.architecture),
+            metric_text("params", metrics["params"]),
+            metric_text("macs", metrics["macs"]),
         )
+    table.caption = "\n".join(f"{n.name}: {' '.join(n.architecture)}" for n in networks)
+    table.caption_justify = "left"
     return table

@@ -38,6 +38,8 @@ def search_architectures(
         KeyboardInterrupt: Asked to stop; the same call continues.
     """
     search = config.search
+    objectives: dict[str, str] = {**search.objectives}
+    bounds: dict[str, float] = {**search.constraints}
     space = SearchSpace(config.space, config.plugins)
     fingerprint = _check_fingerprint(config, workspace)
     evaluator = SupernetEvaluator(config, workspace, fingerprint)
@@ -51,14 +53,14 @@ def search_architectures(
     result = run_search(
         space,
         evaluator,
-        search.objectives,
+        objectives,
         trials=search.trials,
         sampler=search.sampler,
         seed=config.seed,
         workers=search.workers,
         storage=search.storage or workspace.study,
         study_name=config.name,
-        constraints=search.constraints,
+        constraints=bounds,
         address=search.address or None,
         cpus_per_worker=search.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(config),
@@ -113,7 +115,7 @@ def _profile(
         profile = profile_space(
             space,
             evaluator.profile,
-            config.search.constraints,
+            {**config.search.constraints},
             samples=config.search.profile_samples,
             seed=config.seed,
         )

@@ -156,8 +156,6 @@ class Tracker(Run):
         self.open_runs: dict[str, Run] = {}
         self._names: dict[str, str] = {}
         self.finished: set[str] = set()
-        self.best: dict[str, float] = {}
-        """Best value so far of each objective, as earlier processes left it in ``best_NAME``."""
         root = self._read_journal()
         super().__init__(self, root or uuid.uuid4().hex)
         self._uploader = Uploader(self.journal, uri, experiment, self.run_id)
@@ -183,18 +181,11 @@ class Tracker(Run):
                     self._names[event["name"]] = run
                 case "log":
                     self.known_params.setdefault(run, {}).update(event.get("params", {}))
-                    if run == root:
-                        self._recall_best(event.get("metrics", {}))
                 case "finish":
                     self.finished.add(run)
                 case "resume":
                     self.finished.discard(run)
         return root
-
-    def _recall_best(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            if name.startswith("best_"):
-                self.best[name.removeprefix("best_")] = value
 
     def _tags(self, kind: str) -> dict[str, str]:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs import Config, UserError, config_to_dict, load_config
-from experiments.journal import write_atomically
+from experiments.journal import redact, write_atomically
 
 if TYPE_CHECKING:
     from experiments.tracking import Tracker
@@ -67,7 +67,7 @@ def open_workspace(config: Config, out: Path | None = None) -> Workspace:
     new = config_to_dict(config)
     if workspace.config.exists():
         old = config_to_dict(load_config(workspace.config))
-        fixed = SUPERNET_KEYS if workspace.checkpoint.exists() else ()
+        fixed = [*SUPERNET_KEYS] if workspace.checkpoint.exists() else []
         fixed += STUDY_KEYS if workspace.study.exists() else ()
         for key in fixed:
             difference = _difference(old[key], new[key], key)
@@ -94,7 +94,7 @@ def open_tracker(config: Config, workspace: Workspace) -> Tracker:
         tags=code_version(),
         params=params,
     )
-    tracker.artifact(workspace.config)
+    tracker.text("config.yaml", redact(workspace.config.read_text(encoding="utf-8")))
     return tracker
 
 

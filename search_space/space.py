@@ -255,4 +255,4 @@ def _layers(config: Space) -> list[Layer]:
 
 
 def _draw(names: Sequence[str], rng: np.random.Generator) -> str:
-    return names[rng.integers(len(names))]
+    return names[int(rng.integers(len(names)))]

@@ -65,6 +65,16 @@ class Supernet(nn.Module):
             x = layer(x, candidate)
         return self.fc(F.adaptive_avg_pool2d(self.head(x), 1).flatten(1))
 
+    def candidate(self, layer: int, name: str) -> nn.Module | None:
+        """A layer's candidate with its batch norm; None where it is a skip."""
+        candidates = self._layer(layer).candidates
+        return candidates[name] if name in candidates else None  # noqa: SIM401 (no `get`)
+
+    def _layer(self, index: int) -> SupernetLayer:
+        layer = self.layers[index]
+        assert isinstance(layer, SupernetLayer)
+        return layer
+
     def extract(self, architecture: Architecture) -> Network:
         """The stand-alone network of a path with a copy of its inherited weights.
 
@@ -73,11 +83,12 @@ class Supernet(nn.Module):
         parameter = next(self.parameters())
         network = build_network(self.space, architecture).to(parameter.device, parameter.dtype)
         network.stem.load_state_dict(self.stem.state_dict())
-        blocks = [block for stage in network.stages for block in stage]
-        for layer, candidate, block in zip(self.layers, architecture, blocks):
-            if candidate in layer.candidates:
-                inherited = layer.candidates[candidate].state_dict(prefix="operator.")
-                block.load_state_dict({**layer.block.state_dict(), **inherited})
+        blocks = [block for stage in network.stages for block in stage.children()]
+        for index, (name, block) in enumerate(zip(architecture, blocks)):
+            candidate = self.candidate(index, name)
+            if candidate is not None:
+                shared = self._layer(index).block.state_dict()
+                block.load_state_dict({**shared, **candidate.state_dict(prefix="operator.")})
         network.head.load_state_dict(self.head.state_dict())
         network.fc.load_state_dict(self.fc.state_dict())
         return network.train(self.training)

@@ -8,6 +8,7 @@ steps done, and a resumed run continues bit for bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import random
 import signal
@@ -75,7 +76,7 @@ class Trainer:
             self.optimizer,
             sched="cosine",
             num_epochs=recipe.epochs,
-            warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),
+            warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),  # type: ignore[arg-type]
             warmup_prefix=True,
             step_on_epochs=False,
             updates_per_epoch=steps_per_epoch,
@@ -96,8 +97,9 @@ class Trainer:
         self.model.train()
         self.scheduler.step_update(self.step)
         for module in self.model.modules():
-            if hasattr(module, "anneal"):
-                module.anneal(self.step / self.total_steps)
+            anneal = getattr(module, "anneal", None)
+            if anneal is not None:
+                anneal(self.step / self.total_steps)
         if self.erase is not None:
             images = self.erase(images)
         loss_function: nn.Module = self.loss
@@ -111,7 +113,8 @@ class Trainer:
         if isinstance(self.model, Supernet):
             loss = self._backward_paths(images, labels, loss_function)
         else:
-            loss = self._backward(lambda: self.model(images), labels, loss_function, 1)
+            forward = functools.partial(self.model, images)
+            loss = self._backward(forward, labels, loss_function, 1)
         if not math.isfinite(loss):
             rate = self.optimizer.param_groups[0]["lr"]
             raise UserError(
@@ -134,18 +137,13 @@ class Trainer:
         paths = PATHS[self.recipe.sampling](supernet.space, self.seed, self.step)  # type: ignore[union-attr]
         total = 0.0
         for path in paths:
-            resting = [
-                layer.candidates[name]
-                for layer, name, learns in zip(supernet.layers, path.architecture, path.learns)
-                if not learns and name in layer.candidates
-            ]
-            for candidate in resting:
+            chosen = enumerate(zip(path.architecture, path.learns))
+            resting = [supernet.candidate(i, name) for i, (name, learns) in chosen if not learns]
+            for candidate in filter(None, resting):
                 candidate.requires_grad_(False)
-            total += self._backward(
-                lambda path=path: supernet(images, path.architecture),
-                labels, loss_function, len(paths),
-            )  # fmt: skip
-            for candidate in resting:
+            forward = functools.partial(supernet, images, path.architecture)
+            total += self._backward(forward, labels, loss_function, len(paths))
+            for candidate in filter(None, resting):
                 candidate.requires_grad_(True)
         return total
 

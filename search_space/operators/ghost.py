@@ -41,5 +41,6 @@ def ghost(
         act_layer=nn.Identity,
     )
     for part in (module.primary_conv, module.cheap_operation):
-        part[1] = BatchNorm2d(part[1].num_features)  # trains on a 1x1 map at batch 1 as well
+        channels = part[0].out_channels  # type: ignore[union-attr]
+        part[1] = BatchNorm2d(channels)  # type: ignore[arg-type]  # trains at batch 1 on 1x1 maps
     return module
