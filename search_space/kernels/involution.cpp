@@ -97,11 +97,13 @@ void backward_task(const Geometry& g, Rows rows, Image<const T> gradient, Image<
     for (; h < g.out_height && h * g.stride - g.padding < past; h++) {
         pack_row(g, gradient, b, h, pixels, g.out_width, 0);
         const float* row_kernels = weight_pointer(weight, b, h, kernels);
-        for (long i = 0; i < g.kernel; i++) {
-            long target = h * g.stride - g.padding + g.dilation * i;
-            if (target >= first && target < past)
-                rows.scatter(g, pixels, row_kernels + i * g.kernel, sums + (target - first) * wide_row);
-        }
+        long i = 0, stop = g.kernel;  // the kernel rows that lie within our rows of the input
+        const long target = h * g.stride - g.padding;
+        while (target + g.dilation * i < first) i++;
+        while (target + g.dilation * (stop - 1) >= past) stop--;
+        rows.scatter(g, pixels, row_kernels + i * g.kernel,
+                     sums + (target + g.dilation * i - first) * wide_row, g.dilation * wide_row,
+                     stop - i);
         if (h < begin || h >= end) continue;
         const bool direct = sizeof(T) == sizeof(float) && weight_gradient.channels_last;
         float* result = direct ? (float*)weight_gradient.at(b, 0, h) : kernels + weight_size;

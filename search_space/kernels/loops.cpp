@@ -31,26 +31,28 @@ inline void forward_pixels(const Geometry& g, const float* x, long x_row, const 
     UNROLL for (int r = 0; r < R; r++) store(out + r * kLanes, sum[r]);
 }
 
-// x_gradient[stride*p + dilation*j] += weight[p, j] * gradient[p] for one kernel row.
+// x_gradient[i, stride*p + dilation*j] += weight[p, i, j] * gradient[p] for `rows` kernel rows.
 template <int K, bool Unit, int R>
 inline void scatter_pixels(const Geometry& g, const float* gradient, const float* weight,
-                           long weight_step, float* x_gradient) {
+                           long weight_step, float* x_gradient, long x_row, long rows) {
     const long size = K ? K : g.kernel;
     Vector pixel[R];
     UNROLL for (int r = 0; r < R; r++) pixel[r] = load(gradient + r * kLanes);
-    if constexpr (Unit && K > 0) {
-        UNROLL for (int t = 0; t < R + K - 1; t++) {
-            Vector column = load(x_gradient + t * kLanes);
-            UNROLL for (int r = 0; r < R; r++)
-                if (r <= t && t < r + K) column += pixel[r] * weight[r * weight_step + t - r];
-            store(x_gradient + t * kLanes, column);
-        }
-    } else {
-        for (long j = 0; j < size; j++)
-            UNROLL for (int r = 0; r < R; r++) {
-                float* column = x_gradient + (g.stride * r + g.dilation * j) * kLanes;
-                store(column, load(column) + pixel[r] * weight[r * weight_step + j]);
+    for (long i = 0; i < rows; i++, x_gradient += x_row, weight += size) {
+        if constexpr (Unit && K > 0) {
+            UNROLL for (int t = 0; t < R + K - 1; t++) {
+                Vector column = load(x_gradient + t * kLanes);
+                UNROLL for (int r = 0; r < R; r++)
+                    if (r <= t && t < r + K) column += pixel[r] * weight[r * weight_step + t - r];
+                store(x_gradient + t * kLanes, column);
             }
+        } else {
+            for (long j = 0; j < size; j++)
+                UNROLL for (int r = 0; r < R; r++) {
+                    float* column = x_gradient + (g.stride * r + g.dilation * j) * kLanes;
+                    store(column, load(column) + pixel[r] * weight[r * weight_step + j]);
+                }
+        }
     }
 }
 
@@ -76,7 +78,7 @@ inline Vector quarter_sums(const Vector* v) {
 // weight_gradient[i, j] = sum over channels of gradient * x[i, j] for one pixel and group.
 // x is stored in quarters (block, quarter, column, 4): one vector holds 4 columns of 4 channels.
 template <int K>
-inline void weight_pixel(const Geometry& g, const float* x, long x_row, long quarter,
+__attribute__((always_inline)) inline void weight_pixel(const Geometry& g, const float* x, long x_row, long quarter,
                          const float* gradient, float* weight_gradient) {
     const int size = K ? K : int(g.kernel), chunks = (size + 3) / 4, total = size * chunks;
     constexpr int kBatch = K ? (K * ((K + 3) / 4) + 3) / 4 * 4 : 4;
@@ -86,12 +88,13 @@ inline void weight_pixel(const Geometry& g, const float* x, long x_row, long qua
             const Vector pixel = load(gradient + block * g.out_width * kLanes);
             const Vector quarters[4] = {QUARTER(pixel, 0), QUARTER(pixel, 1), QUARTER(pixel, 2),
                                         QUARTER(pixel, 3)};
-            UNROLL for (int n = 0; n < kBatch; n++) {
-                const int i = (start + n) / chunks, chunk = (start + n) % chunks;
-                if (start + n < total) {
-                    const float* column = x + i * x_row + 4 * block * quarter + chunk * kLanes;
-                    UNROLL for (int q = 0; q < 4; q++)
-                        sums[n] += load(column + q * quarter) * quarters[q];
+            UNROLL for (int q = 0; q < 4; q++) {
+                const float* columns = x + (4 * block + q) * quarter;
+                asm("" : "+r"(columns));  // keep one address per quarter, not one per load
+                UNROLL for (int n = 0; n < kBatch; n++) {
+                    const int i = (start + n) / chunks, chunk = (start + n) % chunks;
+                    if (start + n < total)
+                        sums[n] += load(columns + i * x_row + chunk * kLanes) * quarters[q];
                 }
             }
         }
@@ -139,7 +142,8 @@ void forward_row(const Geometry& g, const float* x, long x_row, const float* wei
 }
 
 template <int K, bool Unit>
-void scatter_row(const Geometry& g, const float* gradient, const float* weight, float* x_gradient) {
+void scatter_row(const Geometry& g, const float* gradient, const float* weight, float* x_gradient,
+                 long x_row, long rows) {
     const long weight_step = g.groups * g.taps;
     for (long block = 0; block < g.blocks; block++) {
         const float* block_gradient = gradient + block * g.out_width * kLanes;
@@ -147,7 +151,7 @@ void scatter_row(const Geometry& g, const float* gradient, const float* weight, 
         float* block_x = x_gradient + block * g.padded_width * kLanes;
         for_pixels(g.out_width, [&]<int R>(long p) {
             scatter_pixels<K, Unit, R>(g, block_gradient + p * kLanes, block_weight + p * weight_step,
-                                       weight_step, block_x + p * g.stride * kLanes);
+                                       weight_step, block_x + p * g.stride * kLanes, x_row, rows);
         });
     }
 }
@@ -156,12 +160,12 @@ template <int K>
 void weight_row(const Geometry& g, const float* x, long x_row, long columns, const float* gradient,
                 float* weight_gradient) {
     const long quarter = columns * 4, phase = columns / g.dilation;
-    for (long p = 0; p < g.out_width; p++) {
-        long column = g.stride * p;
-        const float* pixel_x = x + (column % g.dilation * phase + column / g.dilation) * 4;
-        for (long group = 0; group < g.groups; group++) {
-            long block = group * g.blocks_per_group;
-            weight_pixel<K>(g, pixel_x + 4 * block * quarter, x_row, quarter,
+    for (long group = 0; group < g.groups; group++) {
+        const long block = group * g.blocks_per_group;
+        for (long p = 0; p < g.out_width; p++) {
+            const long column = g.stride * p;
+            const long place = column % g.dilation * phase + column / g.dilation;
+            weight_pixel<K>(g, x + 4 * (block * quarter + place), x_row, quarter,
                             gradient + (block * g.out_width + p) * kLanes,
                             weight_gradient + (p * g.groups + group) * g.taps);
         }
@@ -169,7 +173,7 @@ void weight_row(const Geometry& g, const float* x, long x_row, long columns, con
 }
 
 using ForwardRow = void (*)(const Geometry&, const float*, long, const float*, float*);
-using ScatterRow = void (*)(const Geometry&, const float*, const float*, float*);
+using ScatterRow = void (*)(const Geometry&, const float*, const float*, float*, long, long);
 using WeightRow = void (*)(const Geometry&, const float*, long, long, const float*, float*);
 struct Rows { ForwardRow forward; ScatterRow scatter; WeightRow weight; };
 
