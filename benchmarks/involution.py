@@ -31,12 +31,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run from a checkout, installed or not
 
-from search_space.kernels import active_backend, involution, shift  # noqa: E402
+from search_space.kernels import active_backend, involution, shift
 
 SHAPES = [(32, 64, 32, 7), (64, 128, 16, 7), (8, 256, 28, 7), (64, 64, 8, 3)]
 QUICK_SHAPES = [(2, 32, 8, 7), (2, 32, 8, 3)]
 GROUP_CHANNELS = 16
-SAMPLE_SECONDS = 0.005  # shorter calls are repeated until a sample is this long
+SAMPLE_SECONDS = 0.02  # calls are repeated until a sample is this long
 
 
 def unfold_involution(x: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
@@ -87,6 +87,8 @@ def copy_call(elements: int, device: str) -> Callable[[], object]:
 
 
 def seconds_per_call(call: Callable[[], object], repeats: int, device: str) -> float:
+    """The first call, not timed, brings the contender's own data back into the caches."""
+    call()
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -101,8 +103,7 @@ def medians(calls: Mapping[str, Callable], rounds: int, device: str) -> dict[str
     """Median milliseconds of every call; one sample of each per round."""
     repeats = {}
     for name, call in calls.items():
-        call()  # compiles, allocates
-        first = seconds_per_call(call, 2, device)
+        first = seconds_per_call(call, 2, device)  # compiles and allocates before it counts
         repeats[name] = max(1, min(200, round(SAMPLE_SECONDS / first)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -146,7 +147,11 @@ def onnx_call(x: Tensor, weight: Tensor, kernel_size: int) -> Callable[[], objec
     example = tuple(tensor.detach().cpu()[:2].contiguous() for tensor in (x, weight))
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
-        Module().eval(), example, dynamo=True, dynamic_shapes=({0: batch}, {0: batch}), verbose=False
+        Module().eval(),
+        example,
+        dynamo=True,
+        dynamic_shapes=({0: batch}, {0: batch}),
+        verbose=False,
     )
     buffer = io.BytesIO()
     program.save(buffer)
@@ -195,7 +200,10 @@ def measure_shape(shape, device: str, rounds: int, quick: bool, peak: float) -> 
     kept = saved_bytes(involution, *ours[:2], kernel_size)
     unfolded = saved_bytes(unfold_involution, x, weight, kernel_size)
     ratio = kept / unfolded
-    print(f"  saved for backward ours {kept / 2**20:.1f} MiB  unfold {unfolded / 2**20:.1f} MiB", end="")
+    print(
+        f"  saved for backward ours {kept / 2**20:.1f} MiB  unfold {unfolded / 2**20:.1f} MiB",
+        end="",
+    )
     print(f"  ({ratio:.3f} of it)")
     ratios = {f"forward {n}": t / forward_times["ours"] for n, t in forward_times.items()}
     return ratios | {f"training {n}": t / training_times["ours"] for n, t in training_times.items()}

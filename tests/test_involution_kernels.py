@@ -38,7 +38,7 @@ FORMATS = [torch.contiguous_format, torch.channels_last]
 def brute_force(input, weight, grad, kernel_size, stride, dilation):
     """Output and both gradients, pixel by pixel and tap by tap, in float64."""
     x, kernels, g = (t.detach().double().numpy() for t in (input, weight, grad))
-    batch, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     groups = kernels.shape[1] // kernel_size**2
     width_of_group = channels // groups
     output, grad_x, grad_kernels = np.zeros(g.shape), np.zeros(x.shape), np.zeros(kernels.shape)
@@ -285,6 +285,21 @@ def test_environment_variable_forces_a_choice(monkeypatch):
         assert active_backend("meta") == "shift"
 
 
+FORCED = """
+import warnings, torch
+from search_space.kernels import active_backend
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert active_backend("cpu") == "shift"
+assert ["triton kernel is not available" in str(w.message) for w in caught] == [True], caught
+"""
+
+
+def test_a_choice_that_cannot_run_falls_back():
+    result = run(FORCED, EVOLUTE_INVOLUTION="triton", TRITON_INTERPRET="0")
+    assert result.returncode == 0, result.stderr
+
+
 BROKEN = """
 import warnings, torch
 from search_space.kernels import active_backend, involution
@@ -309,10 +324,10 @@ def test_several_processes_may_compile_at_once(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
     processes = [
         subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
     names = {process.communicate(timeout=120)[0] for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert [process.returncode for process in processes] == [0, 0]
     assert len(names) == 1
     assert len(list(tmp_path.glob("evolute/*.so"))) == 1
 
@@ -322,7 +337,7 @@ import torch
 import test_involution_kernels as tests
 from search_space.kernels import active_backend, gpu
 assert active_backend("cpu") == "triton"
-for case in [(3, 1, 1, 6, 2, 5, 7, 2), (5, 2, 2, 40, 1, 7, 6, 1), (3, 3, 1, 4, 4, 5, 4, 1)]:
+for case in [(3, 1, 1, 6, 2, 4, 5, 2), (3, 2, 2, 40, 1, 5, 4, 1)]:
     for dtype, layout in zip((torch.float32, torch.bfloat16), tests.FORMATS):
         input, weight, grad = tests.tensors(case, dtype, layout)
         output = gpu.forward(input, weight, *case[:3])
@@ -352,7 +367,7 @@ def test_onnx_with_a_dynamic_batch(tmp_path):
     input, weight, _ = tensors(case)
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
-        Module(),
+        Module().eval(),
         (input, weight),
         dynamo=True,
         dynamic_shapes=({0: batch}, {0: batch}),

@@ -128,6 +128,7 @@ def _launch(kernel, first, second, out, image, weight, geometry, blocks_of_chann
             first, second, out, pixels, *image.shape[2:], *weight.shape[2:], group_width,
             *first.stride(), *second.stride(), *out.stride(),
             K=kernel_size, S=stride, D=dilation, CHANNELS=channels, PIXELS=_PIXELS,
+            enable_fp_fusion=True,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ Autocast, torch.compile, export, DDP and the FLOP counter see an operator like a
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import os
 import warnings
 from types import ModuleType
@@ -63,11 +63,18 @@ def _native_problem(kind: str) -> str | None:
 
 
 def _triton_problem(kind: str) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if kind != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "it runs on CUDA only"
+    """Compiles and runs the kernels on one pixel: a missing or broken Triton shows here."""
+    try:
+        one = torch.ones(1, 1, 1, 1, device=kind)
+        _gpu().forward(one, one, 1, 1, 1)
+        _gpu().backward(one, one, one, 1, 1, 1)
+    except Exception as error:
+        return str(error)
     return None
+
+
+def _gpu() -> ModuleType:
+    return importlib.import_module("search_space.kernels.gpu")  # needs triton
 
 
 def _implementation(tensor: Tensor) -> ModuleType:
@@ -75,9 +82,7 @@ def _implementation(tensor: Tensor) -> ModuleType:
     if backend == "native" and tensor.dtype in native.DTYPES:
         return native
     if backend == "triton" and tensor.dtype is not torch.float64:
-        from search_space.kernels import gpu
-
-        return gpu
+        return _gpu()
     return shift
 
 
