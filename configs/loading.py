@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import os
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,14 @@ def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Config).validate_python(values)
+        config = TypeAdapter(Config).validate_python(values)
     except ValidationError as error:
         lines = [_explain(problem, path) for problem in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
+    for keys in _switches_for_numbers(values, config_to_dict(config)):
+        where = f"{path}{_line_of(path, keys)}: " if path else ""
+        raise UserError(f"{where}{'.'.join(map(str, keys))}: a number is needed, not true or false")
+    return config
 
 
 def config_to_dict(config: Any) -> Any:
@@ -104,6 +109,18 @@ def config_to_dict(config: Any) -> Any:
     return config
 
 
+def _switches_for_numbers(given: Any, checked: Any, keys: tuple[Any, ...] = ()) -> Iterator[list]:
+    """Paths of keys where `yes` or `on` became the number 1: Python counts booleans as numbers."""
+    if isinstance(given, bool) and not isinstance(checked, bool):
+        yield list(keys)
+    elif isinstance(given, dict) and isinstance(checked, dict):
+        for key, value in given.items():
+            yield from _switches_for_numbers(value, checked.get(key), (*keys, key))
+    elif isinstance(given, list) and isinstance(checked, list):
+        for index, (value, result) in enumerate(zip(given, checked)):
+            yield from _switches_for_numbers(value, result, (*keys, index))
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -115,18 +132,22 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     section: Any = values
     for parent in parents:
-        if isinstance(section, list) and parent.isdigit() and int(parent) < len(section):
-            section = section[int(parent)]
+        if isinstance(section, list):
+            section = section[_index(parent, section, override)]
         elif isinstance(section, dict):
             section = section.setdefault(parent, {})
         if not isinstance(section, (dict, list)):
             raise UserError(f"--set {override!r}: `{parent}` holds no further keys")
     if isinstance(section, list):
-        if not last.isdigit() or int(last) >= len(section):
-            raise UserError(f"--set {override!r}: {last!r} is no index of a list of {len(section)}")
-        section[int(last)] = value
+        section[_index(last, section, override)] = value
     else:
         section[last] = value
+
+
+def _index(text: str, values: list[Any], override: str) -> int:
+    if not text.isdigit() or int(text) >= len(values):
+        raise UserError(f"--set {override!r}: {text!r} is no index of a list of {len(values)}")
+    return int(text)
 
 
 def _explain(problem: Any, path: Path | None) -> str:

@@ -38,8 +38,8 @@ def search_architectures(
         KeyboardInterrupt: Asked to stop; the same call continues.
     """
     search = config.search
-    objectives: dict[str, str] = {**search.objectives}
-    bounds: dict[str, float] = {**search.constraints}
+    objectives: dict[str, str] = {str(name): str(how) for name, how in search.objectives.items()}
+    bounds: dict[str, float] = {str(name): bound for name, bound in search.constraints.items()}
     space = SearchSpace(config.space, config.plugins)
     fingerprint = _check_fingerprint(config, workspace)
     evaluator = SupernetEvaluator(config, workspace, fingerprint)
@@ -115,7 +115,7 @@ def _profile(
         profile = profile_space(
             space,
             evaluator.profile,
-            {**config.search.constraints},
+            {str(name): bound for name, bound in config.search.constraints.items()},
             samples=config.search.profile_samples,
             seed=config.seed,
         )
