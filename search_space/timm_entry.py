@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
 
 from configs.errors import UserError
 from search_space.architecture import load_architecture
@@ -19,19 +20,20 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def evolute(
     pretrained: bool = False, *, architecture: str | os.PathLike[str], **options: Any
-) -> Network:
+) -> nn.Module:
     """The network of an ``architecture.yaml``.
 
     Args:
         architecture: Path of the file.
         options: What `timm.create_model` passes on: ``num_classes``, ``features_only``,
             ``out_indices``, ``in_chans`` (only the space's own).
+
+    Returns:
+        A `Network`, or timm's feature extractor around one.
     """
     space, choices = load_architecture(architecture)
 
-    def build(
-        num_classes: int = space.num_classes, in_chans: int = space.in_channels
-    ) -> Network:
+    def build(num_classes: int = space.num_classes, in_chans: int = space.in_channels) -> Network:
         if in_chans != space.in_channels:
             raise UserError(
                 f"in_chans: {in_chans} is not possible; the space has {space.in_channels}"
@@ -40,7 +42,7 @@ def evolute(
 
     size = (space.in_channels, space.input_size, space.input_size)
     overlay = {"input_size": size, "num_classes": space.num_classes}
-    return build_model_with_cfg(
+    network = build_model_with_cfg(
         build,
         "evolute",
         pretrained,
@@ -51,3 +53,19 @@ def evolute(
         },
         **options,
     )
+    if not isinstance(network, Network):
+        network.register_load_state_dict_pre_hook(_rename_for_features)
+    return network
+
+
+def _rename_for_features(features: nn.Module, state: dict[str, Any], *_: Any) -> None:
+    """A whole network's weights under the names that timm's feature extractors give them.
+
+    They flatten `stages.0.` to `stages_0.` and leave out the classifier and unused stages.
+    """
+    wanted = features.state_dict().keys()
+    for key in list(state):
+        if key.split(".")[0] in ("stem", "stages", "head", "fc") and key not in wanted:
+            value, flat = state.pop(key), key.replace(".", "_", 1)
+            if flat in wanted:
+                state[flat] = value
