@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -73,6 +74,9 @@ class StopOnError(Stopper):
 
     def __init__(self, searcher: StudySearcher, own_ray: bool) -> None:
         self._searcher, self._own_ray = searcher, own_ray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves its stopper, and never loads it here; a callback can't be pickled
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -188,9 +192,12 @@ def _start_ray(address: str | None, local_cpus: int) -> None:
         )
         return
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"address {address!r}: no Ray cluster can be joined there ({reason}). Start one with "
             "`ray start --head`; a token made by `ray get-auth-token --generate` must lie in "

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
 
 State = Literal["complete", "infeasible", "unmeasurable", "failed"]
 
+UNNUMBERED = -1  # the number of a record that isn't in the study yet
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -7,30 +7,21 @@ import difflib
 import math
 import signal
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from configs.errors import UserError
-from search.front import hypervolume, losses_of, reference_point
 from search.progress import ProgressDisplay
-from search.records import SearchProgress, SearchResult, State, TrialRecord, judge, pareto_front
+from search.records import SearchProgress, SearchResult, TrialRecord
 
 if TYPE_CHECKING:
-    from search.proposals import Proposer
-    from search.study import SearchStudy
+    from search.driver import SearchDriver
     from search_space import Architecture, ChoiceSpace
 
 SAMPLERS = ("nsga2", "tpe", "random", "evolution")
-REFERENCE_TRIALS = 10  # complete trials that fix the reference point of the hypervolume
-HOPELESS = 6  # failures without a single success, after which the evaluator counts as broken
 
 Evaluator = Callable[["Architecture"], Mapping[str, float]]
-OnTrial = Callable[[TrialRecord, SearchProgress], None]
 
 
 def run_search(
@@ -49,7 +40,7 @@ def run_search(
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
     start: Sequence[Architecture] = (),
-    on_trial: OnTrial | None = None,
+    on_trial: Callable[[TrialRecord, SearchProgress], None] | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
     """Searches a space for the best architectures; called again, it resumes.
@@ -76,7 +67,8 @@ def run_search(
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
         study_name: Name of the study in the storage.
         constraints: Metric name to its upper bound.
-        address: Of an existing Ray cluster. None: a Ray of this process, or a local one.
+        address: Of an existing Ray cluster. None: a local Ray for this search. A Ray that this
+            process uses already is taken in any case.
         cpus_per_worker: CPUs reserved for each worker.
         gpus_per_worker: GPUs reserved for each worker.
         start: Architectures to try first.
@@ -99,6 +91,7 @@ def run_search(
     # Imported here because Optuna takes half a second and Ray another one.
     import optuna
 
+    from search.driver import SearchDriver
     from search.proposals import Proposer
     from search.study import SearchStudy, sole_driver, storage_url
 
@@ -116,189 +109,14 @@ def run_search(
             records=study.records,
             queue=[*study.interrupted, *start],
         )
-        driver = _Driver(study, proposer, objectives, constraints, trials, on_trial, display)
+        driver = SearchDriver(study, proposer, objectives, constraints, trials, on_trial, display)
         if len(study.records) < trials:
             _execute(driver, evaluator, address, workers, cpus_per_worker, gpus_per_worker)
     return driver.result()
 
 
-class _Driver:
-    """Stands between proposals, executor and study, and keeps count."""
-
-    def __init__(
-        self,
-        study: SearchStudy,
-        proposer: Proposer,
-        objectives: Mapping[str, str],
-        constraints: Mapping[str, float],
-        trials: int,
-        on_trial: OnTrial | None,
-        display: ProgressDisplay,
-    ) -> None:
-        self.study = study
-        self.trials = trials
-        self._proposer, self._on_trial, self._display = proposer, on_trial, display
-        self._objectives, self._constraints = dict(objectives), dict(constraints)
-        self._running: list[Architecture] = []
-        self._withheld: list[tuple[Architecture, dict[str, float], State, str, float]] = []
-        self._proven = any(record.state != "failed" for record in study.records)
-        self._exhausted = False
-        self._started, self._done_before = time.monotonic(), len(study.records)
-
-    def propose(self) -> Architecture | None:
-        taken = len(self.study.records) + len(self._withheld) + len(self._running)
-        if taken >= self.trials:
-            return None
-        architecture = self._proposer.propose()
-        if architecture is None:
-            self._exhausted = True
-            return None
-        self._running.append(architecture)
-        self._note_running()
-        return architecture
-
-    def finish(self, architecture: Architecture, outcome: list[Any] | None) -> None:
-        """Judges what a worker returned and records it.
-
-        Until an evaluation has succeeded, failures are withheld: those of a broken evaluator are
-        not results, and once it is mended the same call starts afresh.
-        """
-        self._running.remove(architecture)
-        evaluation = (architecture, *self._judge(outcome))
-        if evaluation[2] == "failed" and not self._proven:
-            self._withheld.append(evaluation)
-            if len(self._withheld) == HOPELESS:
-                raise self._hopeless()
-            return
-        self._proven = True
-        for held in [*self._withheld, evaluation]:
-            self._record(*held)
-        self._withheld.clear()
-
-    def result(self) -> SearchResult:
-        if self._withheld:
-            raise self._hopeless()
-        records = self.study.records
-        reference = self._reference()
-        if reference is None:
-            complete = [record.metrics for record in records if record.state == "complete"]
-            losses = losses_of(complete, self._objectives)
-            reference = reference_point(losses) if complete else None
-        signs = {name: -1 if d == "maximize" else 1 for name, d in self._objectives.items()}
-        note = f"the space holds nothing new: {len(records)} of {self.trials} trials were possible"
-        return SearchResult(
-            trials=list(records),
-            front=pareto_front(records, self._objectives),
-            objectives=self._objectives,
-            constraints=self._constraints,
-            study_name=self.study.name,
-            storage=self.study.url,
-            hypervolume=self._volumes(reference),
-            reference={}
-            if reference is None
-            else {name: float(s * x) for (name, s), x in zip(signs.items(), reference)},
-            note=note if self._exhausted else "",
-        )
-
-    def _hopeless(self) -> UserError:
-        architecture, _, _, message, _ = self._withheld[0]
-        return UserError(
-            f"the evaluator has never succeeded, {len(self._withheld)} failures so far; the first, "
-            f"for {'/'.join(architecture)}: {message}"
-        )
-
-    def _judge(self, outcome: list[Any] | None) -> tuple[dict[str, float], State, str, float]:
-        if outcome is None:
-            return {}, "failed", "its worker process died three times", 0.0
-        returned, message, unmeasurable, seconds = outcome
-        state: State
-        if message:
-            state = "unmeasurable" if unmeasurable else "failed"
-        else:
-            state, message = judge(returned, self._objectives, self._constraints)
-        metrics = {
-            name: value
-            for name, value in returned.items()
-            if value is not None and math.isfinite(value)
-        }
-        return metrics, state, message, seconds
-
-    def _record(
-        self,
-        architecture: Architecture,
-        metrics: dict[str, float],
-        state: State,
-        message: str,
-        seconds: float,
-    ) -> None:
-        record = self.study.add(architecture, metrics, state, message, seconds)
-        self._proposer.learn(record)
-        if len(self.study.records) == self.trials:
-            self._note_running()
-        progress = self._progress()
-        self._display.update(progress)
-        if self._on_trial is not None:
-            self._on_trial(record, progress)
-
-    def _note_running(self) -> None:
-        self.study.set_running([*self._running, *(held[0] for held in self._withheld)])
-
-    def _reference(self) -> np.ndarray | None:
-        """The study's reference point; set once the first complete trials are there.
-
-        Fixed from then on, and stored, so that hypervolumes of all stages of a search, resumed or
-        not, can be compared.
-        """
-        if self.study.reference is None:
-            complete = [r.metrics for r in self.study.records if r.state == "complete"]
-            if len(complete) < REFERENCE_TRIALS:
-                return None
-            losses = losses_of(complete[:REFERENCE_TRIALS], self._objectives)
-            self.study.set_reference(reference_point(losses))
-        return np.array(self.study.reference)
-
-    def _progress(self) -> SearchProgress:
-        done = len(self.study.records)
-        reference = self._reference()
-        front = self._proposer.front
-        new = done - self._done_before
-        elapsed = time.monotonic() - self._started
-        volume = None
-        if reference is not None:
-            volume = hypervolume(
-                losses_of([record.metrics for record in front], self._objectives), reference
-            )
-        return SearchProgress(
-            done=done,
-            total=self.trials,
-            counts=dict(Counter(record.state for record in self.study.records)),
-            front_size=len(front),
-            best={
-                name: (max if direction == "maximize" else min)(r.metrics[name] for r in front)
-                for name, direction in self._objectives.items()
-                if front
-            },
-            hypervolume=volume,
-            seconds_left=elapsed / new * (self.trials - done) if new else None,
-        )
-
-    def _volumes(self, reference: np.ndarray | None) -> list[float]:
-        """The hypervolume after each trial; 0 before the first complete one."""
-        volumes: list[float] = []
-        front: list[TrialRecord] = []
-        for record in self.study.records:
-            grown = pareto_front([*front, record], self._objectives)
-            if reference is None or (volumes and grown == front):
-                volumes.append(volumes[-1] if volumes else 0.0)
-            else:
-                metrics = [member.metrics for member in grown]
-                volumes.append(hypervolume(losses_of(metrics, self._objectives), reference))
-            front = grown
-        return volumes
-
-
 def _execute(
-    driver: _Driver,
+    driver: SearchDriver,
     evaluator: Evaluator,
     address: str | None,
     workers: int,

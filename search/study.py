@@ -11,6 +11,7 @@ It is an ordinary study: `optuna.load_study` and optuna-dashboard open it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
@@ -24,12 +25,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from configs.errors import UserError
-from search.records import State, TrialRecord
+from search.records import TrialRecord
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
 
 SQLITE = "sqlite:///"
+OPTUNA_STATES = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}  # others: FAIL
 LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
 
 Choice = TypeVar("Choice")
@@ -78,6 +80,7 @@ class SearchStudy:
     Attributes:
         records: Finished evaluations, in the order of completion.
         interrupted: Architectures that the last driver was evaluating when it ended.
+        reference: The reference point of the hypervolume, as losses; None until it is set.
 
     Raises:
         UserError: The storage can't be opened, or its study is of another search.
@@ -103,59 +106,50 @@ class SearchStudy:
             self._record(trial) for trial in self._study.trials if "state" in trial.user_attrs
         ]
         finished = {record.architecture for record in self.records}
+        self.reference: list[float] | None = self._study.user_attrs.get("reference")
         running = [tuple(a) for a in self._study.user_attrs.get("running", [])]
         self.interrupted = [a for a in running if a not in finished]
 
-    @property
-    def reference(self) -> list[float] | None:
-        """The reference point of the hypervolume, as losses; None until it was set."""
-        return self._study.user_attrs.get("reference")
-
     def set_reference(self, losses: Iterable[float]) -> None:
-        self._study.set_user_attr("reference", [float(loss) for loss in losses])
+        self.reference = [float(loss) for loss in losses]
+        self._study.set_user_attr("reference", self.reference)
 
     def set_running(self, architectures: Iterable[Architecture]) -> None:
         """Notes what is being evaluated, for the driver after this one."""
         self._study.set_user_attr("running", [list(a) for a in architectures])
 
-    def add(
-        self,
-        architecture: Architecture,
-        metrics: Mapping[str, float],
-        state: State,
-        message: str,
-        seconds: float,
-    ) -> TrialRecord:
-        """Writes a finished evaluation, atomically, and returns its record."""
+    def add(self, record: TrialRecord) -> TrialRecord:
+        """Writes a finished evaluation, atomically, and returns its record with its number."""
+        metrics = record.metrics
         bounds = {
             name: metrics[name] - bound
             for name, bound in self._constraints.items()
             if name in metrics
         }
-        complete = state == "complete"
-        finished = datetime.datetime.now()
+        complete = record.state == "complete"
         trial = create_trial(
-            state={"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(
-                state, TrialState.FAIL
-            ),
+            state=OPTUNA_STATES.get(record.state, TrialState.FAIL),
             values=[metrics[name] for name in self._objectives] if complete else None,
-            params=parameters_of(architecture),
+            params=parameters_of(record.architecture),
             distributions=self._distributions,
             # optuna-dashboard doesn't show constraints yet, hence their copy here.
             user_attrs={
-                "state": state,
-                "metrics": dict(metrics),
-                "outcome": {"message": message, "seconds": seconds, "constraints": bounds},
+                "state": record.state,
+                "metrics": metrics,
+                "outcome": {
+                    "message": record.message,
+                    "seconds": record.seconds,
+                    "constraints": bounds,
+                },
             },
             constraints=bounds,
         )
-        trial.datetime_start = finished - datetime.timedelta(seconds=seconds)
-        trial.datetime_complete = finished
+        trial.datetime_complete = datetime.datetime.now()
+        trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
         number = self._storage.get_trial_number_from_id(trial_id)
-        record = TrialRecord(number, architecture, dict(metrics), state, message, seconds)
-        self.records.append(record)
-        return record
+        self.records.append(dataclasses.replace(record, number=number))
+        return self.records[-1]
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         attributes = trial.user_attrs

@@ -10,10 +10,12 @@ import optuna
 import pytest
 
 from configs.errors import UserError
-from search import SAMPLERS, check_feasible, profile_space
+from search import SAMPLERS
 from search.front import hypervolume, losses_of
+from search.profile import check_feasible, profile_space
+from search.progress import describe
 from search.proposals import Proposer
-from search.records import TrialRecord, judge
+from search.records import UNNUMBERED, SearchProgress, TrialRecord, judge
 from search.study import SearchStudy, first_difference, sole_driver, storage_url
 from search_space import Architecture, ChoiceSpace
 
@@ -170,9 +172,11 @@ def test_study_is_an_ordinary_optuna_study(tmp_path: Path) -> None:
     space = ChoiceSpace([NAMES] * 2)
     url = storage_url(tmp_path / "folder" / "study.db")
     study = SearchStudy(url, "mine", space, OBJECTIVES, {"latency_ms": 3.0})
-    study.add(("inv", "skip"), {"accuracy": 80.0, "latency_ms": 2.5}, "complete", "", 0.1)
-    study.add(("inv", "conv"), {"latency_ms": 5.0}, "infeasible", "too slow", 0.1)
-    study.add(("skip", "conv"), {}, "failed", "broke", 0.1)
+    metrics = {"accuracy": 80.0, "latency_ms": 2.5}
+    study.add(TrialRecord(UNNUMBERED, ("inv", "skip"), metrics, "complete", "", 0.1))
+    metrics = {"latency_ms": 5.0}
+    study.add(TrialRecord(UNNUMBERED, ("inv", "conv"), metrics, "infeasible", "too slow", 0.1))
+    study.add(TrialRecord(UNNUMBERED, ("skip", "conv"), {}, "failed", "broke", 0.1))
     study.set_running([("skip", "skip"), ("inv", "skip")])
 
     trials = optuna.load_study(study_name="mine", storage=url).trials
@@ -261,3 +265,26 @@ def test_impossible_bound_is_refused_with_the_range() -> None:
         check_feasible(profile)
     with pytest.raises(UserError, match=r"constraints\.macs: not among the cheap metrics"):
         profile_space(space, evaluate, {"macs": 1e6})
+
+
+def test_wrong_address_is_refused_at_once() -> None:
+    from search.execution import ray_session
+
+    session = ray_session("127.0.0.1:1", workers=1, cpus_per_worker=1, gpus_per_worker=0)
+    with pytest.raises(UserError, match=r"'127\.0\.0\.1:1': no Ray cluster"), session:
+        pass
+
+
+def test_progress_in_one_line() -> None:
+    progress = SearchProgress(
+        done=12,
+        total=60,
+        counts={"complete": 9, "infeasible": 3},
+        front_size=4,
+        best={"accuracy": 91.0},
+        hypervolume=8.3145,
+        seconds_left=3725.0,
+    )
+    line = "trial 12/60  front 4  hypervolume 8.315  infeasible 3  left 1:02:05"
+    assert describe(progress) == line
+    assert describe(progress, bar=True) == f"{'━' * 4}{'╌' * 16}  {line}"
