@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,7 +140,11 @@ def retrain(
 @app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
 def measure(
     target: Annotated[
-        str, typer.Argument(metavar="FILE.yaml|TIMM_NAME", help="An architecture or a timm model.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An architecture.yaml, a timm model's name, or a preset or configuration file.",
+        ),
     ],
     runtime: Annotated[
         str, typer.Option("--runtime", help="eager, compile or onnxruntime.")
@@ -157,6 +162,7 @@ def measure(
         int | None,
         typer.Option("--input-size", min=1, help="Pixels; default: the network's own."),
     ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Print params, MACs and measured latency with its spread and fingerprint."""
     from experiments.console import busy, console
@@ -165,7 +171,7 @@ def measure(
     with busy(f"Measuring {target} ..."):
         measurement = measure_target(
             target, runtime=runtime, batch=batch, threads=threads, device=device, dtype=dtype,
-            channels_last=channels_last, input_size=input_size,
+            channels_last=channels_last, input_size=input_size, overrides=set_ or (),
         )  # fmt: skip
     console.print(measurement.table())
 
@@ -182,21 +188,21 @@ def ui(
     host: Annotated[
         str, typer.Option("--host", help="Loopback unless you say otherwise.")
     ] = "127.0.0.1",
+    set_: SetOption = None,
+    out: OutOption = None,
 ) -> None:
     """Open the MLflow UI on a run's results."""
     from experiments.ui import open_ui
 
-    open_ui(_store(place), port, host, _say)
+    open_ui(_store(place, set_ or (), out), port, host, _say)
 
 
-@app.command(epilog="Example:  evolute init photos/ --out photos.yaml")
+@app.command(epilog="Example:  evolute init photos.yaml --images photos/")
 def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file to write.")],
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="A folder or tar of class folders.")
+        Path, typer.Option("--images", metavar="DIR", help="A folder or tar of class folders.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The configuration to write.")
-    ] = Path("evolute.yaml"),
     preset: Annotated[
         str, typer.Option("--preset", help="The preset to start from.")
     ] = "cifar10_cpu",
@@ -204,18 +210,18 @@ def init(
     """Write a commented configuration for your own image folder."""
     from experiments.init import write_config
 
-    write_config(images, out, preset)
-    _say(f"Wrote {out}. Read it, then: evolute run {out}")
+    write_config(images, file, preset)
+    _say(f"Wrote {file}. Read it, then: evolute run {file}")
 
 
-def _store(place: str) -> str:
+def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
     """The work directory or URI that a preset or a configuration file means."""
     from configs import load_config, preset_names
 
     if place not in preset_names() and Path(place).suffix not in (".yaml", ".yml"):
         return place
-    settings = load_config(place)
-    return settings.tracking.uri or str(Path("runs") / settings.name)
+    settings = load_config(place, overrides)
+    return settings.tracking.uri or str(out or Path("runs") / settings.name)
 
 
 def _say(text: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from configs.errors import UserError
-from configs.loading import find_config, preset_names, read_yaml
+from configs.loading import find_config, load_config, preset_names, read_yaml
 from evaluators import (
     Latency,
     TooNoisy,
@@ -77,6 +77,7 @@ def measure(
     input_size: int | None = None,
     repeats: int = 60,
     max_spread: float = 0.2,
+    overrides: Sequence[str] = (),
 ) -> Measurement:
     """Counts and times the network(s) behind a name.
 
@@ -85,6 +86,7 @@ def measure(
             for which the smallest, median and largest (in MACs) of 32 sampled architectures are
             measured.
         input_size: Height and width in pixels; default: the network's own.
+        overrides: ``key=value`` for a configuration file or preset.
 
     Other arguments as in `evaluators.measure_latency`.
 
@@ -93,7 +95,7 @@ def measure(
             possible, or the machine is too restless for a latency.
     """
     networks = []
-    for name, network, (channels, *size) in _networks(target):
+    for name, network, (channels, *size) in _networks(target, overrides):
         height, width = (input_size, input_size) if input_size else size
         shape = (batch, channels, height, width)
         try:
@@ -127,7 +129,9 @@ def measure(
     return Measurement(tuple(networks))
 
 
-def _networks(target: str) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
+def _networks(
+    target: str, overrides: Sequence[str]
+) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
     """(name, network, (C, H, W)) of everything that is to be measured."""
     if not Path(target).is_file() and target not in preset_names():
         yield _timm_model(target)
@@ -137,7 +141,8 @@ def _networks(target: str) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
         space, architecture = load_architecture(path)
         chosen = {target: architecture}
     else:
-        space = SearchSpace.from_yaml(path)
+        config = load_config(path, overrides)
+        space = SearchSpace(config.space, config.plugins)
         chosen = _extremes(space)
     for name, architecture in chosen.items():
         yield name, build_network(space, architecture), _image_shape(space)
