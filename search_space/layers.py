@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -50,11 +51,57 @@ def conv_norm(
     return nn.Sequential(*layers)
 
 
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Suspends autocast on the tensor's device: for coordinates, distances, composed kernels."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):  # the meta device has none
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
+def fold_norm(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of the one convolution that equals a convolution and its batch norm in eval.
+
+    W' = W gamma / sqrt(var + eps), b' = beta - mean gamma / sqrt(var + eps).
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    scale = norm.weight / torch.sqrt(variance + norm.eps)
+    return kernel * scale[:, None, None, None], norm.bias - mean * scale
+
+
+@torch.no_grad()
+def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution with the geometry of `like`, the given kernel and a bias."""
+    conv = nn.Conv2d(
+        like.in_channels,
+        like.out_channels,
+        like.kernel_size,  # type: ignore[arg-type]
+        like.stride,  # type: ignore[arg-type]
+        like.padding,  # type: ignore[arg-type]
+        like.dilation,  # type: ignore[arg-type]
+        like.groups,
+        device=kernel.device,
+        dtype=kernel.dtype,
+    )
+    conv.weight.copy_(kernel)
+    assert conv.bias is not None
+    conv.bias.copy_(bias)
+    return conv
+
+
 @torch.no_grad()
 def initialize(module: nn.Module) -> None:
-    """He initialisation of plain convolutions (fan-out, ReLU), as ResNet and RedNet use it."""
+    """He initialisation of plain convolutions (fan-out, ReLU), as ResNet and RedNet use it.
+
+    An operator that must start otherwise says how in a method `init_weights`, called afterwards.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    for part in module.modules():
+        start = getattr(part, "init_weights", None)
+        if start is not None:
+            start()

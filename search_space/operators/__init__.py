@@ -1,5 +1,41 @@
 """One file per operator family; importing this package registers all of them."""
 
-from search_space.operators import convolution, dynamic, ghost, involution, selective_kernel, skip
+from search_space.operators import (
+    asymmetric,
+    condconv,
+    convolution,
+    deformable,
+    diverse_branch,
+    do_conv,
+    dynamic,
+    ghost,
+    graph,
+    heterogeneous,
+    inception,
+    involution,
+    octave,
+    selective_kernel,
+    self_calibrated,
+    skip,
+    split_attention,
+)
 
-__all__ = ["convolution", "dynamic", "ghost", "involution", "selective_kernel", "skip"]
+__all__ = [
+    "asymmetric",
+    "condconv",
+    "convolution",
+    "deformable",
+    "diverse_branch",
+    "do_conv",
+    "dynamic",
+    "ghost",
+    "graph",
+    "heterogeneous",
+    "inception",
+    "involution",
+    "octave",
+    "selective_kernel",
+    "self_calibrated",
+    "skip",
+    "split_attention",
+]

@@ -12,6 +12,7 @@ from timm.layers import CondConv2d
 from torch import Tensor, nn
 
 from search_space.layers import largest_divisor
+from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
 START_TEMPERATURE = 30.0  # near-uniform attention, so that all kernels learn at first
@@ -73,21 +74,4 @@ class DynamicConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.router(x.mean((2, 3)))
         attention = F.softmax(logits.float() / self.temperature.float(), dim=1).to(x.dtype)
-        if torch.compiler.is_exporting():
-            return self.project(self._mix_outputs(x, attention))
-        return self.project(self.experts(x, attention))
-
-    def _mix_outputs(self, x: Tensor, attention: Tensor) -> Tensor:
-        """The same value with all kernels applied and their outputs mixed.
-
-        `experts` times the MACs, but no batch size in the graph's structure: the usual form folds
-        the batch into the groups of one convolution, which an exported graph then freezes.
-        """
-        conv, n = self.experts, attention.shape[1]
-        weight = conv.weight.reshape(
-            n, conv.groups, conv.out_channels // conv.groups, -1, *conv.kernel_size
-        )
-        weight = weight.transpose(0, 1).flatten(0, 2)  # group-major, as a grouped convolution wants
-        out = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-        out = out.unflatten(1, (conv.groups, n, conv.out_channels // conv.groups))
-        return (out * attention[:, None, :, None, None, None]).sum(2).flatten(1, 2)
+        return self.project(mix_experts(self.experts, x, attention))

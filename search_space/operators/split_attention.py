@@ -1,0 +1,36 @@
+"""Split attention: grouped convolutions of one size, weighted per channel by attention.
+
+Paper: ResNeSt: Split-Attention Networks (https://arxiv.org/abs/2004.08955).
+"""
+
+from __future__ import annotations
+
+from timm.layers import SplitAttn
+from torch import nn
+
+from search_space.layers import BatchNorm2d, largest_divisor
+from search_space.registry import register_operator
+
+
+@register_operator("split_attention")
+def split_attention(
+    in_channels: int, out_channels: int, stride: int, kernel_size: int = 3, radix: int = 2
+) -> nn.Module:
+    """Y = sum over r of a_r U_r, U = ReLU(BN(conv X)), a = softmax over r of FC(mean of sum U_r).
+
+    With R splits and t = max(32, C_in·R/4), rounded to a multiple of 8: parameters
+    K²·C_in·C_out + 2·R·C_out + C_out·t + t + 2·t + t·R·C_out + R·C_out, MACs
+    K²·C_in·C_out·H'·W' + C_out·t·(1 + R). A single split is gated by a sigmoid.
+
+    Args:
+        kernel_size: Side length K.
+        radix: How many splits R; lowered to the largest divisor of C_in.
+    """
+    return SplitAttn(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        radix=largest_divisor(radix, in_channels),
+        norm_layer=BatchNorm2d,
+    )
