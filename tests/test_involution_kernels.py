@@ -254,6 +254,7 @@ def test_nothing_is_saved_but_the_inputs():
     ("arguments", "message"),
     [
         (((1, 32, 8, 8), (1, 32, 8, 8), 4), "odd"),
+        (((1, 32, 8, 8), (1, 18, 8, 8), 3, 1, 0), "dilation 0"),
         (((1, 32, 8, 8), (1, 27, 8, 8), 3), "3 groups"),
         (((1, 32, 8, 8), (1, 18, 8, 8), 3, 2), "expected"),
         (((1, 32, 8, 8), (2, 18, 8, 8), 3), "expected"),
@@ -263,6 +264,14 @@ def test_wrong_shapes_are_refused(arguments, message):
     input, weight, *rest = arguments
     with pytest.raises(ValueError, match=message):
         involution(torch.zeros(input), torch.zeros(weight), *rest)
+
+
+def test_dtypes_must_agree_and_an_empty_batch_is_fine():
+    for dtype in (torch.float32, torch.bfloat16):
+        nothing = torch.zeros(0, 16, 4, 4, dtype=dtype, requires_grad=True)
+        output = involution(nothing, torch.zeros(0, 9, 4, 4, dtype=dtype), 3)
+        output.sum().backward()
+        assert output.shape == (0, 16, 4, 4)
     with pytest.raises(ValueError, match="agree"):
         involution(torch.zeros(1, 16, 4, 4), torch.zeros(1, 9, 4, 4).double(), 3)
 

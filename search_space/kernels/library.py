@@ -93,7 +93,7 @@ def _format_of(tensor: Tensor) -> torch.memory_format:
 
 
 def _forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
-    _check(input, weight, kernel_size, stride)
+    _check(input, weight, kernel_size, stride, dilation)
     output = _implementation(input).forward(input, weight, kernel_size, stride, dilation)
     return output.contiguous(memory_format=_format_of(input))
 
@@ -101,14 +101,16 @@ def _forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilat
 def _forward_fake(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> Tensor:
-    _check(input, weight, kernel_size, stride)
-    size = (input.shape[0], input.shape[1], weight.shape[2], weight.shape[3])
+    size = _check(input, weight, kernel_size, stride, dilation)
     return input.new_empty(size).contiguous(memory_format=_format_of(input))
 
 
 def _backward(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
+    size = _check(input, weight, kernel_size, stride, dilation)
+    if tuple(grad.shape) != size or grad.dtype != input.dtype:
+        raise ValueError(f"gradient is {grad.dtype} {tuple(grad.shape)}, expected {size}")
     arguments = (grad, input, weight, kernel_size, stride, dilation)
     grad_input, grad_weight = _implementation(input).backward(*arguments)
     return (
@@ -126,10 +128,14 @@ def _backward_fake(
     )
 
 
-def _check(input: Tensor, weight: Tensor, kernel_size: int, stride: int) -> None:
-    """Shapes and dtypes, before a kernel that works on raw memory sees them."""
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+def _check(
+    input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
+) -> tuple[int, int, int, int]:
+    """Shapes and dtypes, before a kernel that works on raw memory sees them; the output's shape."""
+    if kernel_size % 2 == 0 or min(kernel_size, stride, dilation) < 1:
+        raise ValueError(
+            f"kernel_size {kernel_size} must be odd, stride {stride}, dilation {dilation} positive"
+        )
     if input.dtype != weight.dtype or input.device != weight.device:
         raise ValueError(
             f"input ({input.dtype}, {input.device}) and weight ({weight.dtype}, {weight.device}) "
@@ -143,6 +149,7 @@ def _check(input: Tensor, weight: Tensor, kernel_size: int, stride: int) -> None
     expected = (batch, groups * kernel_size * kernel_size, rows, columns)
     if tuple(weight.shape) != expected:
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {expected}")
+    return batch, channels, rows, columns
 
 
 def _setup_context(ctx, inputs, output) -> None:

@@ -74,12 +74,12 @@ inline Vector quarter_sums(const Vector* v) {
                             4 * q + 2, 4 * q + 3, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3,       \
                             4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3)
 
-
 // weight_gradient[i, j] = sum over channels of gradient * x[i, j] for one pixel and group.
 // x is stored in quarters (block, quarter, column, 4): one vector holds 4 columns of 4 channels.
 template <int K>
-__attribute__((always_inline)) inline void weight_pixel(const Geometry& g, const float* x, long x_row, long quarter,
-                         const float* gradient, float* weight_gradient) {
+[[gnu::always_inline]] inline void weight_pixel(const Geometry& g, const float* x, long x_row,
+                                                long quarter, const float* gradient,
+                                                float* weight_gradient) {
     const int size = K ? K : int(g.kernel), chunks = (size + 3) / 4, total = size * chunks;
     constexpr int kBatch = K ? (K * ((K + 3) / 4) + 3) / 4 * 4 : 4;
     for (int start = 0; start < total; start += kBatch) {
