@@ -216,8 +216,10 @@ def _settings(
 ) -> dict[str, Any]:
     """What must stay the same for trials to be comparable, as JSON would give it back."""
     # A space with networks says how they are built: the same names with other widths is another.
+    # Where its plugins lie doesn't matter.
     describe = getattr(space, "to_dict", None)
-    description = describe() if describe else [list(layer.candidates) for layer in space.layers]
+    choices = [list(layer.candidates) for layer in space.layers]
+    description = describe()["space"] if describe else choices
     settings = {
         # Pairs, because the order of the objectives is the order of the study's values.
         "objectives": [list(pair) for pair in objectives.items()],

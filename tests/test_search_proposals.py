@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from configs.errors import UserError
+from configs.loading import find_config
 from search import SAMPLERS
 from search.front import hypervolume, losses_of
 from search.profile import check_feasible, profile_space
@@ -17,7 +18,7 @@ from search.progress import describe
 from search.proposals import Proposer
 from search.records import UNNUMBERED, SearchProgress, TrialRecord, judge
 from search.study import SearchStudy, first_difference, sole_driver, storage_url
-from search_space import Architecture, ChoiceSpace
+from search_space import Architecture, ChoiceSpace, SearchSpace
 
 NAMES = ("conv", "inv", "skip")
 COST = {"conv": 3.0, "inv": 2.0, "skip": 0.5}
@@ -217,6 +218,18 @@ def test_another_search_in_the_same_study_is_refused(
     SearchStudy(url, "mine", **same)
     with pytest.raises(UserError, match=named):
         SearchStudy(url, "mine", **{**same, **changed})
+
+
+def test_networks_of_another_width_are_another_space(tmp_path: Path) -> None:
+    url = storage_url(tmp_path / "study.db")
+    config = find_config("quickstart")
+    space = SearchSpace.from_yaml(config)
+    SearchStudy(url, "mine", space, OBJECTIVES, {})
+    SearchStudy(url, "mine", space, OBJECTIVES, {})
+    values = space.to_dict()
+    values["space"]["stages"][0]["width"] += 8
+    with pytest.raises(UserError, match=r"space\.stages\[0\]\.width was"):
+        SearchStudy(url, "mine", SearchSpace.from_dict(values), OBJECTIVES, {})
 
 
 def test_foreign_study_and_bad_storage_are_refused(tmp_path: Path) -> None:
