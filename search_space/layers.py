@@ -59,6 +59,11 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor itself, or in float32 if its type is a half one."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def fold_norm(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Kernel and bias of the one convolution that equals a convolution and its batch norm in eval.
 

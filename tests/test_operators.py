@@ -172,7 +172,7 @@ def formulas(ci: int, co: int, size: int, stride: int) -> dict[str, tuple[float,
     ghost = 9 * (ci + 1) * math.ceil(co / 2)
     attention = max(co // 16, 32)
     split = max(ci // 2, 32)
-    c1, c3, c5, r3, r5 = co // 4, co // 2, co // 8, max(3 * co // 8, 8), max(co // 16, 8)
+    c3, c5, r3, r5 = co // 2, co // 8, max(3 * co // 8, 8), max(co // 16, 8)
     branches = ci * (co - c3 - c5) + 9 * r3 * c3 + 25 * r5 * c5
     high_in, high_out = ci - ci // 4, co - co // 4
     half, half_out = ci // 2, co // 2

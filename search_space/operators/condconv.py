@@ -9,7 +9,7 @@ from __future__ import annotations
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
-from search_space.layers import largest_divisor
+from search_space.layers import at_least_float32, largest_divisor
 from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
@@ -44,5 +44,5 @@ class ConditionalConv2d(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.router(x.mean((2, 3))).float().sigmoid().to(x.dtype)
-        return mix_experts(self.experts, x, weights)
+        weights = at_least_float32(self.router(x.mean((2, 3)))).sigmoid()
+        return mix_experts(self.experts, x, weights.to(x.dtype))

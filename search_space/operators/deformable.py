@@ -6,11 +6,10 @@ v2 (https://arxiv.org/abs/1811.11168).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from search_space.layers import full_precision
+from search_space.layers import at_least_float32, full_precision
 from search_space.registry import register_operator
 
 
@@ -51,13 +50,12 @@ class DeformableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with full_precision(x):  # eight bits are too few for coordinates
-            stored = self.offset.weight.dtype
-            exact = torch.promote_types(stored, torch.float32)
-            learned = self.offset(x.to(stored)).to(exact)
+            image = x.to(self.offset.weight.dtype)
+            learned = at_least_float32(self.offset(image))
             offset = learned[:, : 2 * self.kernel_size**2]
             mask = 2 * learned[:, offset.shape[1] :].sigmoid() if self.modulated else None
             out = deform_conv2d(
-                x.to(exact), offset, self.conv.weight.to(exact), None, self.stride,  # type: ignore[arg-type]
-                self.kernel_size // 2, mask=mask,  # type: ignore[arg-type]
+                at_least_float32(image), offset, at_least_float32(self.conv.weight),
+                stride=self.stride, padding=self.kernel_size // 2, mask=mask,  # type: ignore[arg-type]
             )  # fmt: skip
         return out.to(x.dtype)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
-from search_space.layers import largest_divisor
+from search_space.layers import at_least_float32, largest_divisor
 from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
@@ -72,6 +72,6 @@ class DynamicConv2d(nn.Module):
         self.temperature.fill_(1.0 + (START_TEMPERATURE - 1.0) * remaining)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.router(x.mean((2, 3)))
-        attention = F.softmax(logits.float() / self.temperature.float(), dim=1).to(x.dtype)
+        logits = at_least_float32(self.router(x.mean((2, 3))))
+        attention = F.softmax(logits / self.temperature.float(), dim=1).to(x.dtype)
         return self.project(mix_experts(self.experts, x, attention))

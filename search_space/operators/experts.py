@@ -24,16 +24,17 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     """
     batch = x.shape[0]
     if torch.compiler.is_exporting() and not isinstance(batch, int):
-        return _mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
+        return mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
     rows, columns = (-(-side // conv.stride[0]) for side in x.shape[2:])
     kernel = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
     depthwise = conv.groups == conv.in_channels
     if batch == 1 or depthwise or kernel <= conv.num_experts * rows * columns:
         return conv(x, weights)
-    return _mix_outputs(conv, x, weights)
+    return mix_outputs(conv, x, weights)
 
 
-def _mix_outputs(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
+def mix_outputs(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
+    """All kernels applied, then their outputs mixed."""
     experts, width = weights.shape[1], conv.out_channels // conv.groups
     kernels = conv.weight.reshape(experts, conv.groups, width, -1, *conv.kernel_size)
     kernels = kernels.transpose(0, 1).flatten(0, 2)  # group-major, as a grouped convolution wants

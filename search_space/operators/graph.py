@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space.layers import full_precision, pool
+from search_space.layers import at_least_float32, full_precision, pool
 from search_space.registry import register_operator
 
 
@@ -67,7 +67,6 @@ class NearestGraphConv2d(nn.Module):
     @torch.no_grad()
     def _nearest(self, nodes: Tensor) -> Tensor:
         with full_precision(nodes):
-            exact = torch.promote_types(nodes.dtype, torch.float32)
-            unit = F.normalize(nodes.to(exact), dim=1)
+            unit = F.normalize(at_least_float32(nodes), dim=1)
             likeness = unit.transpose(1, 2) @ unit  # distance² = 2 - 2 likeness
             return likeness.topk(min(self.neighbours, nodes.shape[2]), sorted=False).indices
