@@ -105,8 +105,8 @@ def space_from_dict(values: dict[str, Any]) -> Space:
     Raises:
         UserError: A key is unknown or missing.
     """
-    values = dict(values)
     try:
+        values = dict(values)
         stages = tuple(
             Stage(**{**stage, "candidates": tuple(stage.get("candidates", ()))})
             for stage in values.pop("stages")

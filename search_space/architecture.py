@@ -51,6 +51,8 @@ def load_architecture(path: str | os.PathLike[str]) -> tuple[SearchSpace, Archit
             raise UserError(f"{path}: the key `{key}` is missing; is it an architecture.yaml?")
     try:
         space = SearchSpace.from_dict(values, path.parent)
+        if not isinstance(values["architecture"], list):
+            raise UserError(f"architecture: {values['architecture']!r} is no list of names")
         architecture = tuple(map(str, values["architecture"]))
         space.validate(architecture)
     except UserError as error:

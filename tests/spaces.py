@@ -11,6 +11,8 @@ from configs import Config
 from configs.loading import check_config
 from search_space import SearchSpace
 
+torch.set_num_threads(1)  # in networks this small, threads only wait for one another
+
 CANDIDATES: dict[str, dict[str, Any]] = {
     "conv3": {"operator": "convolution"},
     "dw5": {"operator": "depthwise", "kernel_size": 5},
