@@ -4,6 +4,7 @@ from search_space import operators as operators  # registers the operators
 from search_space import timm_entry as timm_entry  # registers the timm model `evolute`
 from search_space.architecture import load_architecture, save_architecture
 from search_space.network import Network, build_network
+from search_space.reference_networks import reference_architecture  # registers timm models
 from search_space.registry import (
     build_operator,
     load_plugins,
@@ -25,6 +26,7 @@ __all__ = [
     "load_plugins",
     "operator_names",
     "operator_options",
+    "reference_architecture",
     "register_operator",
     "save_architecture",
 ]

@@ -11,6 +11,7 @@ from torch import nn
 from configs.errors import UserError
 from search_space.architecture import load_architecture
 from search_space.network import Network
+from search_space.space import Architecture, SearchSpace
 
 default_cfgs = generate_default_cfgs(
     {"evolute.untrained": {"url": "", "first_conv": "stem.0", "classifier": "fc"}}
@@ -32,6 +33,13 @@ def evolute(
         A `Network`, or timm's feature extractor around one.
     """
     space, choices = load_architecture(architecture)
+    return timm_network("evolute", space, choices, pretrained, **options)
+
+
+def timm_network(
+    variant: str, space: SearchSpace, choices: Architecture, pretrained: bool, **options: Any
+) -> nn.Module:
+    """An architecture as a timm model that is registered under the name `variant`."""
 
     def build(num_classes: int = space.num_classes, in_chans: int = space.in_channels) -> Network:
         if in_chans != space.in_channels:
@@ -44,7 +52,7 @@ def evolute(
     overlay = {"input_size": size, "num_classes": space.num_classes}
     network = build_model_with_cfg(
         build,
-        "evolute",
+        variant,
         pretrained,
         pretrained_cfg_overlay={**overlay, **(options.pop("pretrained_cfg_overlay", None) or {})},
         feature_cfg={
