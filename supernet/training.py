@@ -96,10 +96,7 @@ class Trainer:
         seed_everything(self.seed, self.step)
         self.model.train()
         self.scheduler.step_update(self.step)
-        for module in self.model.modules():
-            anneal = getattr(module, "anneal", None)
-            if anneal is not None:
-                anneal(self.step / self.total_steps)
+        anneal(self.model, self.step / self.total_steps)
         if self.erase is not None:
             images = self.erase(images)
         loss_function: nn.Module = self.loss
@@ -127,6 +124,8 @@ class Trainer:
         self.optimizer.step()
         if self.averaged is not None:
             self.averaged.update(self.model, step=self.step)
+            # a setting rather than a weight: its average would lag behind
+            anneal(self.averaged.module, self.step / self.total_steps)
         self.step += 1
         return loss
 
@@ -176,6 +175,8 @@ class Trainer:
         Raises:
             UserError: The state is of another network or seed.
         """
+        if not isinstance(state, dict) or not self.state_dict().keys() <= state.keys():
+            raise UserError("the file is no checkpoint of a training")
         if state["seed"] != self.seed:
             raise UserError(f"seed: {self.seed} differs from the checkpoint's {state['seed']}")
         try:
@@ -210,7 +211,11 @@ def fit(
         KeyboardInterrupt: The run was asked to stop; its state is saved.
     """
     if checkpoint is not None and checkpoint.exists():
-        trainer.load_state_dict(load_checkpoint(checkpoint, trainer.device))
+        state = load_checkpoint(checkpoint, trainer.device)
+        try:
+            trainer.load_state_dict(state)
+        except UserError as error:
+            raise UserError(f"{checkpoint}: {error}") from None
     with stop_requested() as stopped:
         while trainer.step < trainer.total_steps:
             epoch, start = divmod(trainer.step, trainer.steps_per_epoch)
@@ -242,6 +247,14 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def anneal(model: nn.Module, progress: float) -> None:
+    """Tells the operators that change with the training which share of it is done."""
+    for module in model.modules():
+        change = getattr(module, "anneal", None)
+        if change is not None:
+            change(progress)
 
 
 def seed_everything(seed: int, step: int) -> None:
