@@ -1,0 +1,54 @@
+"""The same architecture in another space: a hand-made network as a starting point of a search."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from configs.errors import UserError
+from search_space.registry import get_operator
+from search_space.space import SKIP, Architecture, SearchSpace
+
+
+def translate(architecture: Architecture, source: SearchSpace, target: SearchSpace) -> Architecture:
+    """Finds the target's candidates that are the same operators with the same options.
+
+    Stage by stage; where the target has more layers, the rest is skipped.
+
+    Raises:
+        UserError: The target has other stages, too few layers, or lacks an operator.
+    """
+    if len(source.config.stages) != len(target.config.stages):
+        raise UserError(
+            f"a network of {len(source.config.stages)} stages can't start a search of "
+            f"{len(target.config.stages)} stages"
+        )
+    choices: list[str] = []
+    for stage in range(len(target.config.stages)):
+        wanted = [
+            name
+            for layer, name in zip(source.layers, source.canonical(architecture))
+            if layer.stage == stage and not source.is_skip(name)
+        ]
+        layers = [layer for layer in target.layers if layer.stage == stage]
+        if len(wanted) > len(layers):
+            raise UserError(f"stage {stage}: {len(wanted)} layers don't fit into {len(layers)}")
+        for position, layer in enumerate(layers):
+            meant = _meaning(source, wanted[position]) if position < len(wanted) else (SKIP, {})
+            found = next((c for c in layer.candidates if _meaning(target, c) == meant), None)
+            if found is None:
+                options = ", ".join(f"{key}={value}" for key, value in meant[1].items())
+                raise UserError(
+                    f"stage {stage}, layer {position}: no candidate is {meant[0]}({options})"
+                )
+            choices.append(found)
+    return target.canonical(tuple(choices))
+
+
+def _meaning(space: SearchSpace, candidate: str) -> tuple[str, dict[str, Any]]:
+    """A candidate's operator and all its options, defaults included."""
+    options = dict(space.config.candidates[candidate])
+    name = options.pop("operator")
+    parameters = list(inspect.signature(get_operator(name)).parameters.values())[3:]
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return name, {**defaults, **options}
