@@ -51,10 +51,19 @@ void forward_task(const Geometry& g, Rows rows, Image<const T> x, Image<const T>
     float* sums = packed + packed_rows * x_row;
     for (long h = 0; h < packed_rows; h++)
         pack_row(g, x, b, top + h, packed + h * x_row, g.padded_width, g.padding);
+    // Full blocks of a float32, channels-last image are written where they belong.
+    const bool full = g.channels == g.blocks * kLanes;
+    const bool direct = full && sizeof(T) == sizeof(float) && out.channels_last;
     for (long h = begin; h < end; h++) {
         const float* kernels = weight_pointer(weight, b, h, sums + out_row);
-        rows.forward(g, packed + (h - begin) * g.stride * x_row, g.dilation * x_row, kernels, sums);
-        unpack_row(g, sums, g.out_width, 0, out, b, h);
+        const float* source = packed + (h - begin) * g.stride * x_row;
+        if (direct)
+            rows.forward(g, source, g.dilation * x_row, kernels, (float*)out.at(b, 0, h), kLanes,
+                         g.channels);
+        else
+            rows.forward(g, source, g.dilation * x_row, kernels, sums, g.out_width * kLanes,
+                         kLanes);
+        if (!direct) unpack_row(g, sums, g.out_width, 0, out, b, h);
     }
 }
 

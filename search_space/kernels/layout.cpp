@@ -55,7 +55,8 @@ inline void write(BFloat16* p, float x) {
 template <class S, class D>
 void transpose(const S* src, long src_step, D* dst, long dst_step, long rows, long columns) {
     for (long i = 0; i < rows; i++)
-        for (long j = 0; j < columns; j++) write(dst + j * dst_step + i, read(src[i * src_step + j]));
+        for (long j = 0; j < columns; j++)
+            write(dst + j * dst_step + i, read(src[i * src_step + j]));
 }
 inline void transpose(const float* src, long src_step, float* dst, long dst_step, long rows,
                       long columns) {
@@ -142,7 +143,8 @@ void pack_row(const Geometry& g, const Image<const T>& image, long b, long h, fl
         if (!image.channels_last)
             transpose(src, image.channel_step(), dst, kLanes, n, image.width);
         else if (n == kLanes)
-            for (long w = 0; w < image.width; w++) store(dst + w * kLanes, load(src + w * g.channels));
+            for (long w = 0; w < image.width; w++)
+                store(dst + w * kLanes, load(src + w * g.channels));
         else
             for (long w = 0; w < image.width; w++)
                 for (long c = 0; c < n; c++) dst[w * kLanes + c] = read(src[w * g.channels + c]);
@@ -159,7 +161,8 @@ void unpack_row(const Geometry& g, const float* row, long columns, long padding,
         if (!image.channels_last)
             transpose(src, kLanes, dst, image.channel_step(), image.width, n);
         else if (n == kLanes)
-            for (long w = 0; w < image.width; w++) store(dst + w * g.channels, load(src + w * kLanes));
+            for (long w = 0; w < image.width; w++)
+                store(dst + w * g.channels, load(src + w * kLanes));
         else
             for (long w = 0; w < image.width; w++)
                 for (long c = 0; c < n; c++) write(dst + w * g.channels + c, src[w * kLanes + c]);
