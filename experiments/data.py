@@ -83,9 +83,11 @@ def load_splits(
         kept, labels, data.validation_fraction, config.seed, "data.validation_fraction"
     )
     batch = batch_size or config.train.batch_size
-    if len(train) < batch:
+    if len(train) < batch * world_size:
+        processes = f" for {world_size} processes" if world_size > 1 else ""
         raise UserError(
             f"batch_size: {batch} is not possible; there are {len(train)} training images"
+            + processes
         )
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]

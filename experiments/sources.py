@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +105,14 @@ def _part(root: Path, name: str) -> Path | None:
 
 
 def _class_folders(path: Path, size: int, channels: int) -> Source:
-    from timm.data.readers import create_reader
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+    from timm.data.readers.reader_image_tar import ReaderImageTar
 
-    try:
-        reader = create_reader("", str(path))
-    except (RuntimeError, AssertionError, OSError, ValueError) as error:
+    try:  # not timm's other tar reader: that one reads all of a tar to list it, and keeps a pickle
+        reader: Any = (ReaderImageFolder if path.is_dir() else ReaderImageTar)(str(path))
+        if not reader.samples:
+            raise ValueError("there is no image file in it")
+    except (RuntimeError, AssertionError, OSError, ValueError, tarfile.TarError) as error:
         raise UserError(
             f"{path}: no images found ({error}); expected one folder of images per class"
         ) from None
@@ -126,7 +130,7 @@ def _class_folders(path: Path, size: int, channels: int) -> Source:
         try:
             with reader[index][0] as file:
                 return Image.open(file).convert(mode)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, tarfile.TarError) as error:
             name = reader.filename(index, absolute=path.is_dir())
             where = name if path.is_dir() else f"{path}:{name}"
             raise UserError(f"{where}: the image can't be read ({error})") from None

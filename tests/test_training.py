@@ -255,12 +255,12 @@ def test_temperature_falls_from_30_to_1_and_is_saved(tmp_path, kind: str) -> Non
 # Interruptions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stop_after", [3, 5, 7])
+@pytest.mark.parametrize(
+    ("stop_after", "number"),
+    [(3, signal.SIGTERM), (5, signal.SIGTERM), (7, signal.SIGTERM), (5, signal.SIGINT)],
+)
 @pytest.mark.parametrize("kind", ["fair", "uniform", "alone"])
 def test_an_interruption_changes_nothing(tmp_path, kind: str, stop_after: int, number) -> None:
-    if number == signal.SIGINT and stop_after != 5:
-        pytest.skip("one stop is enough for the other signal")
     recipe = RICH if kind == "alone" else {}
     straight = new_trainer(kind, **recipe)
     losses: list[float] = []
@@ -383,7 +383,7 @@ def test_a_checkpoint_runs_no_code(tmp_path, form: str) -> None:
     if form == "torch":
         torch.save({"model": payload}, path)
     else:
-        path.write_bytes(pickle.dumps(payload))
+        path.write_bytes(pickle.dumps(payload, protocol=2))
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(path)
     assert not payload.marker.exists()
