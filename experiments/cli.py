@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+# GNU OpenMP's threads spin while they wait for each other. Where something else runs on the same
+# cores, a training step then took ten times as long; a short spin costs an idle machine nothing
+# that could be measured. Read when torch is loaded; the user's own setting wins.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 app = typer.Typer(
     name="evolute",
