@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from typing import Any
 
 import torch
@@ -39,7 +41,14 @@ class SupernetEvaluator:
     def __init__(
         self, config: Config, workspace: Workspace, expected: dict[str, Any] | None = None
     ) -> None:
-        self.config, self.workspace, self.expected = config, workspace, expected
+        # a worker stands in another folder
+        data = dataclasses.replace(
+            config.data, root=os.path.abspath(config.data.root) if config.data.root else ""
+        )
+        plugins = tuple(map(os.path.abspath, config.plugins))
+        self.config = dataclasses.replace(config, data=data, plugins=plugins)
+        self.workspace = Workspace(workspace.directory.absolute())
+        self.expected = expected
         wanted = {*config.search.objectives, *config.search.constraints}
         self.wants_latency, self.wants_accuracy = "latency_ms" in wanted, "accuracy" in wanted
         self._supernet: Supernet | None = None
