@@ -58,24 +58,29 @@ void transpose(const S* src, long src_step, D* dst, long dst_step, long rows, lo
         for (long j = 0; j < columns; j++)
             write(dst + j * dst_step + i, read(src[i * src_step + j]));
 }
+inline void transpose_tile(const float* src, long src_step, float* dst, long dst_step) {
+    Quad a = load4(src), b = load4(src + src_step), c = load4(src + 2 * src_step),
+         d = load4(src + 3 * src_step);
+    Quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    Quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    Quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    Quad cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    store4(dst, __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5));
+    store4(dst + dst_step, __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7));
+    store4(dst + 2 * dst_step, __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5));
+    store4(dst + 3 * dst_step, __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7));
+}
 inline void transpose(const float* src, long src_step, float* dst, long dst_step, long rows,
                       long columns) {
     long full_rows = rows & ~3L, full_columns = columns & ~3L;
-    for (long j = 0; j < full_columns; j += 4)
-        for (long i = 0; i < full_rows; i += 4) {
-            const float* s = src + i * src_step + j;
-            float* d = dst + j * dst_step + i;
-            Quad a = load4(s), b = load4(s + src_step), c = load4(s + 2 * src_step),
-                 e = load4(s + 3 * src_step);
-            Quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-            Quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            Quad ce0 = __builtin_shufflevector(c, e, 0, 4, 1, 5);
-            Quad ce1 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
-            store4(d, __builtin_shufflevector(ab0, ce0, 0, 1, 4, 5));
-            store4(d + dst_step, __builtin_shufflevector(ab0, ce0, 2, 3, 6, 7));
-            store4(d + 2 * dst_step, __builtin_shufflevector(ab1, ce1, 0, 1, 4, 5));
-            store4(d + 3 * dst_step, __builtin_shufflevector(ab1, ce1, 2, 3, 6, 7));
-        }
+    if (src_step > dst_step)  // the side with the long steps is passed through once, in order
+        for (long i = 0; i < full_rows; i += 4)
+            for (long j = 0; j < full_columns; j += 4)
+                transpose_tile(src + i * src_step + j, src_step, dst + j * dst_step + i, dst_step);
+    else
+        for (long j = 0; j < full_columns; j += 4)
+            for (long i = 0; i < full_rows; i += 4)
+                transpose_tile(src + i * src_step + j, src_step, dst + j * dst_step + i, dst_step);
     for (long i = 0; i < rows; i++)
         for (long j = i < full_rows ? full_columns : 0; j < columns; j++)
             dst[j * dst_step + i] = src[i * src_step + j];

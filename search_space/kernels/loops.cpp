@@ -7,6 +7,9 @@
 namespace {
 
 #define UNROLL _Pragma("GCC unroll 32")
+// Keeps a pointer in a register of its own. Left alone, the compiler turns "pointer r, offset j"
+// into R * K addresses, more than there are registers.
+#define OPAQUE(pointer) asm("" : "+r"(pointer))
 
 // out[p] = sum of weight[p, i, j] * x[i, stride*p + dilation*j] for R neighbouring pixels.
 template <int K, bool Unit, int R>
@@ -14,19 +17,22 @@ inline void forward_pixels(const Geometry& g, const float* x, long x_row, const 
                            long weight_step, float* out, long out_step) {
     const long size = K ? K : g.kernel;
     Vector sum[R] = {};
-    for (long i = 0; i < size; i++, x += x_row, weight += size) {
+    const float* taps[R];
+    UNROLL for (int r = 0; r < R; r++) taps[r] = weight + r * weight_step;
+    for (long i = 0; i < size; i++, x += x_row) {
+        UNROLL for (int r = 0; r < R; r++) OPAQUE(taps[r]);
         if constexpr (Unit && K > 0) {
             UNROLL for (int t = 0; t < R + K - 1; t++) {
                 Vector column = load(x + t * kLanes);
                 UNROLL for (int r = 0; r < R; r++)
-                    if (r <= t && t < r + K) sum[r] += column * weight[r * weight_step + t - r];
+                    if (r <= t && t < r + K) sum[r] += column * taps[r][t - r];
             }
         } else {
             for (long j = 0; j < size; j++)
                 UNROLL for (int r = 0; r < R; r++)
-                    sum[r] += load(x + (g.stride * r + g.dilation * j) * kLanes) *
-                              weight[r * weight_step + j];
+                    sum[r] += load(x + (g.stride * r + g.dilation * j) * kLanes) * taps[r][j];
         }
+        UNROLL for (int r = 0; r < R; r++) taps[r] += size;
     }
     UNROLL for (int r = 0; r < R; r++) store(out + r * out_step, sum[r]);
 }
@@ -37,22 +43,28 @@ inline void scatter_pixels(const Geometry& g, const float* gradient, const float
                            long weight_step, float* x_gradient, long x_row, long rows) {
     const long size = K ? K : g.kernel;
     Vector pixel[R];
-    UNROLL for (int r = 0; r < R; r++) pixel[r] = load(gradient + r * kLanes);
-    for (long i = 0; i < rows; i++, x_gradient += x_row, weight += size) {
+    const float* taps[R];
+    UNROLL for (int r = 0; r < R; r++) {
+        pixel[r] = load(gradient + r * kLanes);
+        taps[r] = weight + r * weight_step;
+    }
+    for (long i = 0; i < rows; i++, x_gradient += x_row) {
+        UNROLL for (int r = 0; r < R; r++) OPAQUE(taps[r]);
         if constexpr (Unit && K > 0) {
             UNROLL for (int t = 0; t < R + K - 1; t++) {
                 Vector column = load(x_gradient + t * kLanes);
                 UNROLL for (int r = 0; r < R; r++)
-                    if (r <= t && t < r + K) column += pixel[r] * weight[r * weight_step + t - r];
+                    if (r <= t && t < r + K) column += pixel[r] * taps[r][t - r];
                 store(x_gradient + t * kLanes, column);
             }
         } else {
             for (long j = 0; j < size; j++)
                 UNROLL for (int r = 0; r < R; r++) {
                     float* column = x_gradient + (g.stride * r + g.dilation * j) * kLanes;
-                    store(column, load(column) + pixel[r] * weight[r * weight_step + j]);
+                    store(column, load(column) + pixel[r] * taps[r][j]);
                 }
         }
+        UNROLL for (int r = 0; r < R; r++) taps[r] += size;
     }
 }
 
@@ -91,7 +103,7 @@ template <int K>
                                         QUARTER(pixel, 3)};
             UNROLL for (int q = 0; q < 4; q++) {
                 const float* columns = x + (4 * block + q) * quarter;
-                asm("" : "+r"(columns));  // keep one address per quarter, not one per load
+                OPAQUE(columns);
                 UNROLL for (int n = 0; n < kBatch; n++) {
                     const int i = (start + n) / chunks, chunk = (start + n) % chunks;
                     if (start + n < total)
@@ -164,7 +176,8 @@ void scatter_row(const Geometry& g, const float* gradient, const float* weight, 
         for_pixels(g.out_width, [&]<int R>(long p) {
             prefetch(next + p * share, R * share);
             scatter_pixels<K, Unit, R>(g, block_gradient + p * kLanes,
-                                       block_weight + p * weight_step, weight_step, block_x + p * g.stride * kLanes, x_row, rows);
+                                       block_weight + p * weight_step, weight_step,
+                                       block_x + p * g.stride * kLanes, x_row, rows);
         });
     }
 }
