@@ -1,0 +1,67 @@
+"""The page of all operators: what is measured for it, and what is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from configs.errors import UserError
+from experiments.operators_table import describe, operators_table, write_markdown
+from search_space import operator_names
+
+PAGE = Path(__file__).parent.parent / "docs" / "operators.md"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return operators_table(
+        [(8, 6), (16, 4)], names=["asymmetric", "convolution"], device="cpu", max_spread=10
+    )
+
+
+def test_fused_operators_cost_what_they_cost_when_deployed(table) -> None:
+    trained, plain = table.rows
+    for first, second, (channels, size) in zip(trained.costs, plain.costs, table.shapes):
+        assert second.params == 9 * channels**2
+        assert first.params == second.params + channels  # the bias
+        assert first.macs == second.macs == 9 * channels**2 * size**2
+        assert second.latency_ms is None or second.latency_ms > 0
+
+
+def test_table_in_a_terminal(table) -> None:
+    console = Console(width=200, record=True, quiet=True)
+    console.print(table.table())
+    text = console.export_text()
+    assert "Y[o, p] = sum over i, u of W[o, i, u]" in text and "576" in text
+
+
+def test_page_keeps_what_is_written_by_hand(table, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    write_markdown(page, table)
+    once = page.read_text(encoding="utf-8")
+    write_markdown(page, table)
+    assert page.read_text(encoding="utf-8") == once
+    assert "## Errors that are easy to repeat" in once and "8 × 6²: params" in once
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(UserError, match="marks"):
+        write_markdown(page, table)
+
+
+def test_the_page_has_every_operator_as_it_is_now() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in operator_names():
+        if name != "skip":
+            _, _, options = describe(name)
+            row = re.search(rf"^\| `{name}` .*\| {re.escape(options)} \|$", text, re.MULTILINE)
+            assert row, f"docs/operators.md lacks {name}; run `evolute operators`"
+
+
+@pytest.mark.parametrize("name", [name for name in operator_names() if name != "skip"])
+def test_every_operator_says_what_it_computes(name: str) -> None:
+    equation, sources, _ = describe(name)
+    assert equation
+    assert sources or name == "convolution"
