@@ -127,8 +127,10 @@ def retrain(
         str, typer.Option("--pick", help="best, knee, or an index of the front.")
     ] = "best",
     architecture: Annotated[
-        Path | None,
-        typer.Option("--architecture", metavar="FILE", help="Any architecture.yaml."),
+        str | None,
+        typer.Option(
+            "--architecture", metavar="FILE|NAME", help="An architecture.yaml, or evolute_resnet50."
+        ),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -180,6 +182,33 @@ def measure(
             channels_last=channels_last, input_size=input_size, overrides=set_ or (),
         )  # fmt: skip
     console.print(measurement.table())
+
+
+@app.command(epilog="Example:  evolute operators --channels 64 --size 28 --runtime eager")
+def operators(
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, help="Channels; default: three shapes.")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=1, help="Height and width in pixels.")] = 28,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="eager, compile or onnxruntime.")
+    ] = "eager",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.md", help="Also write it as Markdown.")
+    ] = None,
+) -> None:
+    """List all operators with their equation, params, MACs and latency on this device."""
+    from experiments.console import busy, console
+    from experiments.operators_table import SHAPES, operators_table, write_markdown
+
+    shapes = SHAPES if channels is None else ((channels, size),)
+    with busy("Measuring every operator ..."):
+        table = operators_table(shapes, runtime=runtime, device=device)
+    console.print(table.table())
+    if out is not None:
+        write_markdown(out, table)
+        _say(f"Wrote {out}")
 
 
 @app.command(epilog="Example:  evolute ui runs/quickstart")

@@ -15,19 +15,19 @@ from experiments.retrain import retrain_architecture
 from experiments.run import comparison
 from experiments.workspace import Workspace, open_tracker, open_workspace
 from search import TrialRecord
-from search_space import Architecture, load_architecture
+from search_space import Architecture, named_architecture
 
 
 def retrain_from_files(
     config: str | None,
     search: str | None,
     pick_what: str,
-    architecture: Path | None,
+    architecture: str | None,
     seeds: int | None,
     overrides: list[str],
     out: Path | None,
 ) -> None:
-    """Retrains a member of a search's front, or the architecture of a file.
+    """Retrains a member of a search's front, the architecture of a file, or a hand-made network.
 
     Raises:
         UserError: Neither or both are given, or what is named doesn't exist.
@@ -48,8 +48,9 @@ def retrain_from_files(
         if config is None:
             raise UserError("--architecture needs a CONFIG too: it says the data and the recipe")
         settings, choices = _with_space_of(load_config(config, overrides), architecture)
-        generic = architecture.stem == "architecture"  # then its folder says more
-        name = (architecture.resolve().parent if generic else architecture).stem
+        file = Path(architecture)
+        # an architecture.yaml is better known by its folder
+        name = (file.resolve().parent if file.stem == "architecture" else file).stem
         out = out or Path("runs") / f"{settings.name}-{name}"
     workspace = open_workspace(settings, out)
     with open_tracker(settings, workspace) as tracker:
@@ -125,9 +126,9 @@ def _download(run: str) -> Path:
     return directory
 
 
-def _with_space_of(config: Config, file: Path) -> tuple[Config, Architecture]:
-    """The configuration with the space of an ``architecture.yaml``, and its choices."""
-    space, choices = load_architecture(file)
-    classes = config.space.num_classes
-    changed = dataclasses.replace(space.config, num_classes=classes)
+def _with_space_of(config: Config, name: str) -> tuple[Config, Architecture]:
+    """The configuration with the space of an architecture but its own images, and the choices."""
+    space, choices = named_architecture(name)
+    data = {key: getattr(config.space, key) for key in ("num_classes", "in_channels", "input_size")}
+    changed = dataclasses.replace(space.config, **data)
     return dataclasses.replace(config, space=changed, plugins=space.plugins), choices

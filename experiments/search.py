@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -20,7 +21,7 @@ from experiments.report import front_table, write_report
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, pareto_front, run_search
 from search.profile import SpaceProfile, check_feasible, profile_space
-from search_space import SearchSpace
+from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
     from experiments.tracking import Tracker
@@ -64,6 +65,7 @@ def search_architectures(
         address=search.address or None,
         cpus_per_worker=search.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(config),
+        start=_starting_points(search.start, space),
         on_trial=on_trial,
         progress=True,
     )
@@ -89,6 +91,17 @@ def search_architectures(
                 tracker.artifact(file, "report")
         tracker.artifact(workspace.report / "front", "report/front")
     return result
+
+
+def _starting_points(names: Sequence[str], space: SearchSpace) -> list[Architecture]:
+    points = []
+    for name in names:
+        source, architecture = named_architecture(name)
+        try:
+            points.append(translate(architecture, source, space))
+        except UserError as error:
+            raise UserError(f"search.start: {name!r} is not in the space: {error}") from None
+    return points
 
 
 def _check_fingerprint(config: Config, workspace: Workspace) -> dict[str, object]:

@@ -13,6 +13,7 @@ from search_space.registry import (
     register_operator,
 )
 from search_space.space import Architecture, ChoiceSpace, Layer, SearchSpace
+from search_space.translation import named_architecture, translate
 
 __all__ = [
     "Architecture",
@@ -24,9 +25,11 @@ __all__ = [
     "build_operator",
     "load_architecture",
     "load_plugins",
+    "named_architecture",
     "operator_names",
     "operator_options",
     "reference_architecture",
     "register_operator",
     "save_architecture",
+    "translate",
 ]

@@ -1,18 +1,35 @@
-"""The same architecture in another space: a hand-made network as a starting point of a search."""
+"""Hand-made and stored architectures, and how they are said in another space."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from search_space.architecture import load_architecture
+from search_space.reference_networks import REFERENCES, reference_architecture
 from search_space.registry import get_operator
 from search_space.space import SKIP, Architecture, SearchSpace
 
 
-def translate(architecture: Architecture, source: SearchSpace, target: SearchSpace) -> Architecture:
-    """Finds the target's candidates that are the same operators with the same options.
+def named_architecture(name: str) -> tuple[SearchSpace, Architecture]:
+    """A hand-made network such as ``evolute_rednet50``, or what an ``architecture.yaml`` holds.
 
+    Raises:
+        UserError: There is neither such a network nor such a file.
+    """
+    if name in REFERENCES or not Path(name).suffix:
+        return reference_architecture(name)
+    return load_architecture(name)
+
+
+def translate(
+    architecture: Architecture, source: SearchSpace, target: SearchSpace
+) -> Architecture:
+    """Says an architecture of one space in the words of another.
+
+    Finds the target's candidates that are the same operators with the same options.
     Stage by stage; where the target has more layers, the rest is skipped.
 
     Raises:
