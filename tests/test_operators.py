@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from timm.utils import reparameterize_model
 from torch import nn
 
+from configs.errors import UserError
 from evaluators import count_macs, count_params
 from experiments.export import export_onnx
-from search_space import build_operator, operator_names
+from search_space import build_operator, operator_names, operator_options
 from search_space.layers import initialize
 
 OPERATORS = [name for name in operator_names() if name != "skip"]
@@ -156,6 +158,39 @@ def test_reparameterized_equals_trained(case: str, channels: tuple[int, int], st
     reparameterize_model(deployed, inplace=True)  # once more changes nothing
     torch.testing.assert_close(deployed(images), expected, rtol=1e-11, atol=1e-11)
     assert torch.equal(operator(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("kernel_size", [5, 7]), ("dilation", [3]), ("groups", [3, 999]), ("alpha", [0.5, 0.99]),
+        ("radix", [1, 4]), ("reduction", [1, 100]), ("parts", [1, 999]), ("neighbours", [1, 1000]),
+        ("experts", [1, 2]), ("ratio", [3]), ("min_channels", [1]), ("group_channels", [1, 1000]),
+    ],
+)  # fmt: skip
+def test_unusual_options_keep_the_shape(option: str, values: list[float]) -> None:
+    takers = [name for name in OPERATORS if option in operator_options(name)]
+    assert takers
+    for name in takers:
+        for value in values:
+            for ci, co, stride in [(8, 8, 1), (12, 9, 2)]:
+                operator = build_operator(name, ci, co, stride, **{option: value})
+                out = operator(torch.randn(2, ci, 5, 7))
+                assert out.shape == (2, co, math.ceil(5 / stride), math.ceil(7 / stride))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("convolution", {"kernel_size": 4}, "kernel_size: 4 is not possible; an odd number"),
+        ("split_attention", {"kernel_size": 2}, "kernel_size: 2 is not possible; an odd number"),
+        ("heterogeneous", {"kernel_size": 1}, "kernel_size: 1 is not possible; 3 or more"),
+        ("octave", {"alpha": 1}, "alpha: 1 is not possible"),
+    ],
+)
+def test_impossible_options(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_operator(name, 8, 8, 1, **options)
 
 
 def formulas(ci: int, co: int, size: int, stride: int) -> dict[str, tuple[float, float]]:

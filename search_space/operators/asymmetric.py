@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search_space.layers import BatchNorm2d, fold_norm, fused_conv, largest_divisor
+from search_space.layers import BatchNorm2d, fold_norm, fused_conv, largest_divisor, same_padding
 from search_space.registry import register_operator
 
 
@@ -41,7 +41,7 @@ class AsymmetricConv2d(nn.Module):
 
         def branch(height: int, width: int) -> nn.Sequential:
             # the padding of each axis follows its own length, so that all centres coincide
-            padding = (dilation * (height // 2), dilation * (width // 2))
+            padding = (same_padding(height, dilation), same_padding(width, dilation))
             conv = nn.Conv2d(
                 in_channels, out_channels, (height, width), stride, padding, dilation, groups,
                 bias=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
-from search_space.layers import at_least_float32, largest_divisor
+from search_space.layers import at_least_float32, largest_divisor, same_padding
 from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
@@ -39,7 +39,7 @@ class ConditionalConv2d(nn.Module):
         super().__init__()
         self.router = nn.Linear(in_channels, experts)
         self.experts = CondConv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2,
+            in_channels, out_channels, kernel_size, stride, same_padding(kernel_size),
             groups=largest_divisor(groups, in_channels, out_channels), num_experts=experts,
         )  # fmt: skip
 

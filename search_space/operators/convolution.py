@@ -9,7 +9,7 @@ from __future__ import annotations
 from timm.layers import SeparableConv2d
 from torch import Tensor, nn
 
-from search_space.layers import BatchNorm2d, largest_divisor, pool
+from search_space.layers import BatchNorm2d, largest_divisor, pool, same_padding
 from search_space.registry import register_operator
 
 
@@ -32,7 +32,7 @@ def convolution(
         out_channels,
         kernel_size,
         stride,
-        dilation * (kernel_size // 2),
+        same_padding(kernel_size, dilation),
         dilation,
         largest_divisor(groups, in_channels, out_channels),
         bias=False,
@@ -48,7 +48,7 @@ def depthwise(in_channels: int, out_channels: int, stride: int, kernel_size: int
     parameters, times H'·W' more MACs).
     """
     spatial = nn.Conv2d(
-        in_channels, in_channels, kernel_size, stride, kernel_size // 2,
+        in_channels, in_channels, kernel_size, stride, same_padding(kernel_size),
         groups=in_channels, bias=False,
     )  # fmt: skip
     if in_channels == out_channels:
@@ -74,9 +74,9 @@ def depthwise_separable(
     Args:
         activation: Batch norm and ReLU between the two.
     """
+    spatial = depthwise(in_channels, in_channels, stride, kernel_size)
     if not activation:
         return SeparableConv2d(in_channels, out_channels, kernel_size, stride)
-    spatial = depthwise(in_channels, in_channels, stride, kernel_size)
     pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(spatial, BatchNorm2d(in_channels), nn.ReLU(inplace=True), pointwise)
 
@@ -91,7 +91,7 @@ def spatially_separable(
     It composes to one K×K kernel of rank at most that many. With m channels between: parameters
     K·m·(C_in + C_out), MACs K·m·(C_in·H'·W + C_out·H'·W').
     """
-    middle, padding = min(in_channels, out_channels), kernel_size // 2
+    middle, padding = min(in_channels, out_channels), same_padding(kernel_size)
     column = nn.Conv2d(in_channels, middle, (kernel_size, 1), (stride, 1), (padding, 0), bias=False)
     row = nn.Conv2d(middle, out_channels, (1, kernel_size), (1, stride), (0, padding), bias=False)
     return nn.Sequential(column, row)
@@ -112,7 +112,7 @@ class TransposedConv2d(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv = nn.ConvTranspose2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+            in_channels, out_channels, kernel_size, padding=same_padding(kernel_size), bias=False
         )
 
     def forward(self, x: Tensor) -> Tensor:

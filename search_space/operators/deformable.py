@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from search_space.layers import at_least_float32, full_precision
+from search_space.layers import at_least_float32, full_precision, same_padding
 from search_space.registry import register_operator
 
 
@@ -37,7 +37,7 @@ class DeformableConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.modulated = kernel_size, stride, modulated
-        padding, taps = kernel_size // 2, kernel_size**2
+        padding, taps = same_padding(kernel_size), kernel_size**2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.offset = nn.Conv2d(
             in_channels, taps * (3 if modulated else 2), kernel_size, stride, padding
@@ -56,6 +56,6 @@ class DeformableConv2d(nn.Module):
             mask = 2 * learned[:, offset.shape[1] :].sigmoid() if self.modulated else None
             out = deform_conv2d(
                 at_least_float32(image), offset, at_least_float32(self.conv.weight),
-                stride=self.stride, padding=self.kernel_size // 2, mask=mask,  # type: ignore[arg-type]
+                stride=self.stride, padding=self.conv.padding, mask=mask,  # type: ignore[arg-type]
             )  # fmt: skip
         return out.to(x.dtype)

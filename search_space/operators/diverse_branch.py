@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search_space.layers import BatchNorm2d, fold_norm, fused_conv, largest_divisor
+from search_space.layers import BatchNorm2d, fold_norm, fused_conv, largest_divisor, same_padding
 from search_space.registry import register_operator
 
 
@@ -40,7 +40,7 @@ class DiverseBranch(nn.Module):
         super().__init__()
         groups = largest_divisor(groups, in_channels, out_channels)
         inner = 2 * in_channels if groups == in_channels > 1 else in_channels
-        pad = kernel_size // 2
+        pad = same_padding(kernel_size)
 
         def conv(ins: int, outs: int, size: int, step: int = 1, padding: int = 0) -> nn.Conv2d:
             return nn.Conv2d(ins, outs, size, step, padding, groups=groups, bias=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search_space.layers import full_precision, largest_divisor
+from search_space.layers import full_precision, largest_divisor, same_padding
 from search_space.registry import register_operator
 
 
@@ -38,8 +38,8 @@ class DepthwiseOverConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, dilation * (kernel_size // 2), dilation,
-            largest_divisor(groups, in_channels, out_channels), bias=False,
+            in_channels, out_channels, kernel_size, stride, same_padding(kernel_size, dilation),
+            dilation, largest_divisor(groups, in_channels, out_channels), bias=False,
         )  # fmt: skip
         taps = kernel_size**2
         self.over: nn.Parameter | None = nn.Parameter(torch.zeros(in_channels, taps, taps))

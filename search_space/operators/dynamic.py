@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
-from search_space.layers import at_least_float32, largest_divisor
+from search_space.layers import at_least_float32, largest_divisor, same_padding
 from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
@@ -58,7 +58,7 @@ class DynamicConv2d(nn.Module):
             nn.Linear(in_channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, experts)
         )
         self.experts = CondConv2d(
-            in_channels, width, kernel_size, stride, kernel_size // 2,
+            in_channels, width, kernel_size, stride, same_padding(kernel_size),
             groups=groups, num_experts=experts,
         )  # fmt: skip
         self.project: nn.Module = nn.Identity()

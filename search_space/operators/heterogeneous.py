@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space.layers import largest_divisor
+from configs.errors import UserError
+from search_space.layers import largest_divisor, same_padding
 from search_space.registry import register_operator
 
 
@@ -24,7 +25,7 @@ class HeterogeneousConv2d(nn.Module):
     C_in·C_out·(K²/parts + 1)·H'·W'.
 
     Args:
-        kernel_size: Odd side length K.
+        kernel_size: Odd side length K, at least 3.
         parts: The paper's P, K×K kernels see one of so many parts; lowered to the largest common
             divisor of the channels.
     """
@@ -38,7 +39,9 @@ class HeterogeneousConv2d(nn.Module):
         parts: int = 4,
     ) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride
+        if kernel_size < 3:
+            raise UserError(f"kernel_size: {kernel_size} is not possible; 3 or more are needed")
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, same_padding(kernel_size)
         self.parts = largest_divisor(parts, in_channels, out_channels)
         self.point = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         self.around = nn.Parameter(
@@ -57,6 +60,5 @@ class HeterogeneousConv2d(nn.Module):
         before, after = self.around.chunk(2, dim=2)
         centre = torch.zeros_like(self.around[..., :1])
         kernel = torch.cat([before, centre, after], 2).unflatten(2, (self.kernel_size, -1))
-        padding = self.kernel_size // 2
-        around = F.conv2d(x, kernel, None, self.stride, padding, groups=self.parts)
+        around = F.conv2d(x, kernel, None, self.stride, self.padding, groups=self.parts)
         return self.point(x) + around

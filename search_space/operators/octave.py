@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space.layers import pool
+from configs.errors import UserError
+from search_space.layers import pool, same_padding
 from search_space.registry import register_operator
 
 
@@ -37,7 +38,9 @@ class OctaveConv2d(nn.Module):
         alpha: float = 0.25,
     ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, kernel_size // 2
+        if not 0 <= alpha < 1:
+            raise UserError(f"alpha: {alpha} is not possible; a share in [0, 1) is needed")
+        self.stride, self.padding = stride, same_padding(kernel_size)
         low_in, low_out = int(alpha * in_channels), int(alpha * out_channels)
         self.plain = not (low_in and low_out)
         self.high_in, self.high_out = in_channels - low_in, out_channels - low_out

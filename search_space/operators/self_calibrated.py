@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space.layers import BatchNorm2d, pool
+from search_space.layers import BatchNorm2d, pool, same_padding
 from search_space.registry import register_operator
 
 
@@ -45,7 +45,8 @@ class SelfCalibratedConv2d(nn.Module):
         self.split = (a, b)
 
         def conv(ins: int, outs: int, step: int = 1) -> nn.Conv2d:
-            return nn.Conv2d(ins, outs, kernel_size, step, kernel_size // 2, bias=False)
+            padding = same_padding(kernel_size)
+            return nn.Conv2d(ins, outs, kernel_size, step, padding, bias=False)
 
         self.wide = nn.Sequential(conv(a, a), BatchNorm2d(a))  # K2
         self.near = nn.Sequential(conv(a, a), BatchNorm2d(a))  # K3

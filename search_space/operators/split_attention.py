@@ -8,7 +8,7 @@ from __future__ import annotations
 from timm.layers import SplitAttn
 from torch import nn
 
-from search_space.layers import BatchNorm2d, largest_divisor
+from search_space.layers import BatchNorm2d, largest_divisor, same_padding
 from search_space.registry import register_operator
 
 
@@ -31,6 +31,7 @@ def split_attention(
         out_channels,
         kernel_size,
         stride,
+        same_padding(kernel_size),
         radix=largest_divisor(radix, in_channels),
         norm_layer=BatchNorm2d,
     )
