@@ -207,6 +207,7 @@ def measure_shape(shape, device: str, rounds: int, quick: bool, peak: float) -> 
     )
     print(f"  ({ratio:.3f} of it)")
     ratios = {f"forward {n}": t / forward_times["ours"] for n, t in forward_times.items()}
+    ratios["saved"] = ratio
     return ratios | {f"training {n}": t / training_times["ours"] for n, t in training_times.items()}
 
 
@@ -240,6 +241,7 @@ def main() -> None:
         if f"forward {name}" in means:
             forward, training = means[f"forward {name}"], means[f"training {name}"]
             print(f"{name}: forward {forward:.2f}x ours, forward+backward {training:.2f}x ours")
+    print(f"saved for backward: {means['saved']:.3f} of unfold's (geometric mean)")
     forward, training = means["forward unfold"], means["training unfold"]
     print(f"geometric mean: forward {forward:.1f}x unfold, forward+backward {training:.1f}x unfold")
 

@@ -88,17 +88,16 @@ void backward_task(const Geometry& g, Rows rows, Image<const T> gradient, Image<
     float* row = sums + (past - first) * wide_row;
     float* pixels = row + wide_row;
     float* kernels = pixels + out_row;
-    memset(packed, 0, packed_rows * x_row * sizeof(float));
     memset(sums, 0, (past - first) * wide_row * sizeof(float));
     for (long h = 0; h < packed_rows; h++) {
-        if (top + h < 0 || top + h >= g.height) continue;
         pack_row(g, x, b, top + h, row, g.padded_width, g.padding);
         for (long block = 0; block < g.blocks; block++)
-            for (long w = g.padding; w < g.padding + g.width; w++) {
-                long column = w % g.dilation * phase + w / g.dilation;
-                for (int q = 0; q < 4; q++)
-                    store4(packed + h * x_row + ((4 * block + q) * columns + column) * 4,
-                           load4(row + (block * g.padded_width + w) * kLanes + 4 * q));
+            for (long start = 0; start < g.dilation; start++) {
+                const float* source = row + block * g.padded_width * kLanes;
+                float* target = packed + h * x_row + (4 * block * columns + start * phase) * 4;
+                for (long w = start; w < g.padded_width; w += g.dilation, target += 4)
+                    for (int q = 0; q < 4; q++)
+                        store4(target + q * columns * 4, load4(source + w * kLanes + 4 * q));
             }
     }
 

@@ -138,13 +138,16 @@ inline long lanes(const Geometry& g, long block) {
 template <class T>
 void pack_row(const Geometry& g, const Image<const T>& image, long b, long h, float* row,
               long columns, long padding) {
-    if (padding || g.channels != g.blocks * kLanes)
+    const bool inside = h >= 0 && h < image.height;
+    if (!inside || g.channels != g.blocks * kLanes)
         memset(row, 0, g.blocks * columns * kLanes * sizeof(float));
-    if (h < 0 || h >= image.height) return;
+    if (!inside) return;
     for (long block = 0; block < g.blocks; block++) {
         const T* src = image.at(b, first_channel(g, block), h);
         float* dst = row + (block * columns + padding) * kLanes;
-        long n = lanes(g, block);
+        const long n = lanes(g, block), margin = padding * kLanes * sizeof(float);
+        memset(dst - padding * kLanes, 0, margin);
+        memset(dst + image.width * kLanes, 0, margin);
         if (!image.channels_last)
             transpose(src, image.channel_step(), dst, kLanes, n, image.width);
         else if (n == kLanes)

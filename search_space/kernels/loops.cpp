@@ -190,7 +190,9 @@ void weight_row(const Geometry& g, const float* x, long x_row, long columns, con
         const long block = group * g.blocks_per_group;
         for (long p = 0; p < g.out_width; p++) {
             const long column = g.stride * p;
-            const long place = column % g.dilation * phase + column / g.dilation;
+            const long place = g.dilation == 1  // a division costs as much as a pixel
+                                   ? column
+                                   : column % g.dilation * phase + column / g.dilation;
             float* result = weight_gradient + (p * g.groups + group) * g.taps;
             const long next = (g.groups + group) * g.out_width + p;
             prefetch(weight_gradient + next * g.taps, g.taps);
