@@ -5,7 +5,7 @@
 Every line is one shape (batch, channels, side, K) with 16 channels a group, forward and forward +
 backward. The contenders take turns within a round, so that drift of the machine meets all of them
 alike; the figures are medians over rounds. On 2 CPU cores the whole run takes about three minutes,
-most of which torch.compile spends on the shift-and-add form; ``--quick`` takes two seconds and
+most of which torch.compile spends on the shift-and-add form; ``--quick`` takes some seconds and
 leaves that out.
 
 Contenders: `ours` on channels-last tensors; `unfold`, the published form, and `shift` (and add) on
