@@ -343,3 +343,4 @@ ORACLES: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
     "split_attention": split_attention,
     "transposed": transposed,
 }
+OPERATORS = list(ORACLES)  # other tests may register more

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from operator_oracles import OPERATORS
 from timm.utils import reparameterize_model
 from torch import nn
 
 from configs import load_config
 from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
 from experiments.data import load_splits
-from search_space import SearchSpace, operator_names
+from search_space import SearchSpace
 from supernet import Supernet, Trainer, fit
 
 
@@ -58,7 +59,7 @@ def candidates_in_turn(space: SearchSpace) -> list[tuple[str, ...]]:
 def test_every_operator_is_a_candidate_somewhere(config) -> None:
     space = SearchSpace(config.space)
     used = {space.operator_of(name) for layer in space.layers for name in layer.candidates}
-    assert used >= set(operator_names())
+    assert used >= set(OPERATORS)
 
 
 @torch.no_grad()

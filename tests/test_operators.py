@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from operator_oracles import OPERATORS
 from timm.utils import reparameterize_model
 from torch import nn
 
 from configs.errors import UserError
 from evaluators import count_macs, count_params
 from experiments.export import export_onnx
-from search_space import build_operator, operator_names, operator_options
+from search_space import build_operator, operator_options
 from search_space.layers import initialize
 
-OPERATORS = [name for name in operator_names() if name != "skip"]
 CASES: dict[str, dict[str, Any]] = {
     **{name: {} for name in OPERATORS},
     "asymmetric, dilated": {"kernel_size": 5, "dilation": 2, "groups": 4},
