@@ -258,5 +258,7 @@ class Config:
         valid = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name)
         require(self, "name", valid, "use letters, digits, `.`, `_` and `-`")
         require(self, "seed", self.seed >= 0, "0 or a positive number is needed")
-        valid = self.device in ("auto", "cpu", "cuda") or self.device.startswith("cuda:")
+        valid = self.device in ("auto", "cpu", "cuda") or (
+            self.device.startswith("cuda:") and self.device[5:].isdigit()
+        )
         require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")

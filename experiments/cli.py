@@ -269,8 +269,10 @@ def main() -> None:
     """Entry point: what the user can mend is one message and exit code 2."""
     from configs.errors import UserError
 
+    arguments = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # wherever it stands
     try:
-        app(standalone_mode=False)
+        if app(arguments, standalone_mode=False) == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

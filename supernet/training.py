@@ -8,6 +8,7 @@ steps done, and a resumed run continues bit for bit.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import math
 import random
@@ -55,7 +56,7 @@ class Trainer:
         self, model: nn.Module, recipe: Train | Retrain, steps_per_epoch: int, seed: int
     ) -> None:
         from timm.loss import SoftTargetCrossEntropy
-        from timm.optim import create_optimizer_v2
+        from timm.optim import create_optimizer_v2, list_optimizers
         from timm.scheduler import create_scheduler_v2
 
         self.model, self.recipe, self.seed = model, recipe, seed
@@ -65,13 +66,18 @@ class Trainer:
         self.device = next(model.parameters()).device
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = create_optimizer_v2(
-            model,
-            opt=recipe.optimizer,
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            momentum=recipe.momentum,
-        )
+        try:
+            self.optimizer = create_optimizer_v2(
+                model,
+                opt=recipe.optimizer,
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.momentum,
+            )
+        except ValueError as error:
+            near = difflib.get_close_matches(recipe.optimizer, list_optimizers(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"optimizer: {recipe.optimizer!r} fails ({error}){hint}") from None
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",

@@ -85,11 +85,12 @@ def test_sample_mutate_crossover_stay_in_the_space(space: ChoiceSpace) -> None:
 
 
 def test_mutation_differs_as_a_network() -> None:
-    space = small_space(candidates=("conv3", "inv3", "skip"))
+    space = small_space(candidates=("conv3", "skip"))  # two changes often lead back
     networks = {a: shapes(space, a) for a in everything(space)}
     rng = np.random.default_rng(0)
     for architecture in everything(space):  # also from forms that aren't canonical
-        assert networks[space.mutate(architecture, rng)] != networks[architecture]
+        for _ in range(50):
+            assert networks[space.mutate(architecture, rng)] != networks[architecture]
 
 
 def test_mutation_reaches_every_network() -> None:

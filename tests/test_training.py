@@ -84,6 +84,7 @@ def full_state(trainer: Trainer) -> dict[str, Any]:
             flat[prefix] = value.detach().clone() if isinstance(value, Tensor) else value
 
     walk("", trainer.state_dict())
+    walk("shipped", dict(trainer.shipped().state_dict()))
     return flat
 
 
@@ -123,6 +124,13 @@ def test_fair_paths_meet_in_all_combinations_alike() -> None:
     counts = np.array([met[a, b] for a in "abc" for b in "abc"])
     # a random permutation matrix: 3/2 of a chi-square of 4 degrees of freedom, 0.999 quantile
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 27.7
+
+
+def test_repeats_fall_on_any_path() -> None:
+    places = {
+        [path.learns[2] for path in fair_paths(UNEQUAL, 0, step)].index(True) for step in range(99)
+    }
+    assert places == {0, 1, 2, 3}
 
 
 def test_uniform_paths_visit_all_candidates_alike() -> None:
