@@ -5,12 +5,14 @@ from __future__ import annotations
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.device import exclusive_device, fingerprint, fingerprint_key, shared_device
 from evaluators.latency import Latency, TooNoisy, measure_latency
+from evaluators.runtime import deployed
 
 __all__ = [
     "Latency",
     "TooNoisy",
     "count_macs",
     "count_params",
+    "deployed",
     "exclusive_device",
     "fingerprint",
     "fingerprint_key",

@@ -13,6 +13,7 @@ from evaluators import (
     Latency,
     count_macs,
     count_params,
+    deployed,
     fingerprint,
     fingerprint_key,
     measure_latency,
@@ -75,7 +76,8 @@ class SupernetEvaluator:
         return {**self.costs(network), **(self.latencies(network) if self.wants_latency else {})}
 
     def costs(self, network: torch.nn.Module) -> dict[str, float]:
-        """Params, and MACs per image."""
+        """Params, and MACs per image, of the network as it is deployed."""
+        network = deployed(network)
         size = self.config.space.input_size
         shape = (1, self.config.space.in_channels, size, size)
         return {"params": count_params(network), "macs": count_macs(network, shape)}

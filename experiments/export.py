@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from evaluators import deployed
+
 TOLERANCE = 1e-3  # largest difference of logits, relative to the largest logit
 
 
@@ -36,6 +38,7 @@ def export_onnx(network: nn.Module, shape: tuple[int, int, int], path: Path) -> 
     says so.
 
     Args:
+        network: Not changed; training forms are fused in a copy.
         shape: (C, H, W) of an image.
     """
     missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
@@ -43,7 +46,7 @@ def export_onnx(network: nn.Module, shape: tuple[int, int, int], path: Path) -> 
         return Export(
             None, message=f'no ONNX: {", ".join(missing)} missing; pip install "evolute[export]"'
         )
-    network = network.eval().cpu().float().to(memory_format=torch.contiguous_format)
+    network = deployed(network).cpu().float().to(memory_format=torch.contiguous_format)
     partial = path.with_suffix(".partial.onnx")
     failures = []
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs import Config, config_to_dict
-from evaluators import TooNoisy, count_macs, count_params
+from evaluators import TooNoisy, count_macs, count_params, deployed
 from evaluators.accuracy import measure_accuracy
 from experiments.console import console, step_progress
 from experiments.data import Splits, load_splits
@@ -175,8 +175,8 @@ def _train_seed(
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),
         "validation_accuracy": measure_accuracy(shipped, splits.validation),
-        "params": count_params(shipped),
-        "macs": count_macs(shipped, (1, *size)),
+        "params": count_params(deployed(shipped)),
+        "macs": count_macs(deployed(shipped), (1, *size)),
         "seed": seed,
     }
     try:

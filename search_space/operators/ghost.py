@@ -8,7 +8,8 @@ from __future__ import annotations
 from timm.models.ghostnet import GhostModule
 from torch import nn
 
-from search_space.layers import BatchNorm2d
+from configs.errors import UserError
+from search_space.layers import BatchNorm2d, same_padding
 from search_space.registry import register_operator
 
 
@@ -31,6 +32,10 @@ def ghost(
         ratio: Total over convolved maps, at least 2.
         cheap_kernel_size: Odd side length d of the depthwise kernels.
     """
+    if ratio < 2:
+        raise UserError(f"ratio: {ratio} is not possible; 2 or more, or take a convolution")
+    for size in (kernel_size, cheap_kernel_size):
+        same_padding(size)  # refuses even sizes
     module = GhostModule(
         in_channels,
         out_channels,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from search_space.kernels import involution
-from search_space.layers import BatchNorm2d, largest_divisor, pool
+from search_space.layers import BatchNorm2d, largest_divisor, pool, same_padding
 from search_space.registry import register_operator
 
 
@@ -37,6 +37,7 @@ class Involution(nn.Module):
         reduction: int = 4,
     ) -> None:
         super().__init__()
+        same_padding(kernel_size)  # refuses even sizes
         groups = in_channels // largest_divisor(group_channels, in_channels)
         hidden = max(in_channels // reduction, 8)
         self.kernel_size, self.stride = kernel_size, stride
