@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Sources:
         self.train = train
         self._test = test
 
-    @property
+    @functools.cached_property
     def test(self) -> Source:
         test = self._test()
         if test.class_names != self.train.class_names:

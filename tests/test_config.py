@@ -200,6 +200,12 @@ def test_presets_load_and_their_spaces_build(name: str) -> None:
     )
 
 
+def test_cifar10_cpu_has_at_least_twelve_bottlenecks() -> None:
+    config = load_config("cifar10_cpu")
+    assert len(SearchSpace(config.space).layers) >= 12
+    assert {stage.block for stage in config.space.stages} == {"bottleneck"}
+
+
 def test_plugins_are_found_beside_the_file(tmp_path, monkeypatch) -> None:
     (tmp_path / "mine.py").write_text("")
     (tmp_path / "elsewhere").mkdir()

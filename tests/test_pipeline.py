@@ -329,17 +329,21 @@ def test_what_cannot_be_retrained(
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"there is no CIFAR-10 at {CIFAR10}")
 def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path) -> None:
-    widths = [f"space.stages.{stage}.width={width}" for stage, width in enumerate((16, 24, 32))]
+    sizes = [
+        f"space.stages.{stage}.{key}={value}"
+        for stage, (width, depth) in enumerate([(16, 2), (24, 1), (32, 1)])
+        for key, value in (("width", width), ("depth", depth))
+    ]
     config = load_config(
         "cifar10_cpu",
-        [f"data.root={CIFAR10}", "data.limit=160", *widths, "space.stem.width=8",
+        [f"data.root={CIFAR10}", "data.limit=160", *sizes, "space.stem.width=8",
          "train.epochs=1", "train.batch_size=64", "evaluate.calibration_images=64",
          "search.trials=2", "search.workers=1", "search.profile_samples=1",
          "latency.repeats=6", "latency.max_spread=10", "retrain.epochs=1"],
     )  # fmt: skip
     winner, baseline = run_pipeline(config, tmp_path / "cifar10")
     values = yaml.safe_load((winner.folder / "architecture.yaml").read_text())
-    assert len(values["architecture"]) == 12
+    assert len(values["architecture"]) == 4
     assert set(baseline.architecture) == {"conv3"}
     assert len(trials(Workspace(tmp_path / "cifar10"))) == 2
     for network in (winner, baseline):
