@@ -187,6 +187,8 @@ def test_batches_are_functions_of_seed_epoch_and_step(tmp_path, path: str) -> No
     plain = train(flip=False, crop_padding=0, auto_augment="")
     assert [y.tolist() for _, y in plain.epoch(1)] == [y.tolist() for _, y in first]
     assert not same(plain.epoch(1), first)
+    orders = [[y.tolist() for _, y in plain.epoch(epoch)] for epoch in range(2)]
+    assert orders[0] != orders[1]  # shuffled anew
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])

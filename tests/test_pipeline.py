@@ -74,7 +74,8 @@ class Story:
     folder: Path
     config: Config
     refusal: str  # of the first run, in which no test image could be read
-    after_refusal: dict[Path, int]
+    after_refusal: dict[Path, int]  # what was on disk then
+    searched: list[tuple]  # and in the study
     winner: Retrained
     baseline: Retrained
 
@@ -132,11 +133,13 @@ def story(ray, tmp_path_factory) -> Iterator[Story]:
         config = load_config("tiny.yaml")
         with pytest.raises(UserError) as caught:
             run_pipeline(config)
-        after_refusal = times(Workspace(folder / "runs" / "tiny"))
+        workspace = Workspace(folder / "runs" / "tiny")
+        after_refusal, searched = times(workspace), trials(workspace)
+        assert (workspace.report / "front.csv").exists()
         for file, content in zip(tested, whole):
             file.write_bytes(content)
         winner, baseline = run_pipeline(config)
-        yield Story(folder, config, str(caught.value), after_refusal, winner, baseline)
+        yield Story(folder, config, str(caught.value), after_refusal, searched, winner, baseline)
 
 
 def test_the_search_never_sees_the_test_split(story: Story) -> None:
@@ -146,7 +149,8 @@ def test_the_search_never_sees_the_test_split(story: Story) -> None:
     now = times(story.workspace)
     supernet = [f for f in story.after_refusal if "supernet" in f.parts]
     assert all(now[file] == story.after_refusal[file] for file in supernet)
-    assert len(trials(story.workspace)) == TRIALS
+    assert [state for _, state, *_ in story.searched] == ["COMPLETE"] * TRIALS
+    assert trials(story.workspace) == story.searched
 
 
 def test_what_is_on_disk(story: Story) -> None:
