@@ -182,7 +182,8 @@ class Search:
     constraints: dict[Metric, float] = field(default_factory=dict)
     """Metric -> upper bound (latency in ms, MACs per image)."""
     start: tuple[str, ...] = ()
-    """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files."""
+    """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
+    Then follow those with one candidate throughout, for a quarter of the trials at most."""
     workers: int = 1
     """Evaluations at a time; each worker owns its share of the machine."""
     cpus_per_worker: float = 1

@@ -20,7 +20,12 @@ from experiments.journal import write_atomically
 from experiments.report import front_table, write_report
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, pareto_front, run_search
-from search.profile import SpaceProfile, check_feasible, profile_space
+from search.profile import (
+    SpaceProfile,
+    check_feasible,
+    profile_space,
+    uniform_architectures,
+)
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
@@ -65,7 +70,7 @@ def search_architectures(
         address=search.address or None,
         cpus_per_worker=search.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(config),
-        start=_starting_points(search.start, space),
+        start=_starting_points(search.start, space, search.trials),
         on_trial=on_trial,
         progress=True,
     )
@@ -93,7 +98,14 @@ def search_architectures(
     return result
 
 
-def _starting_points(names: Sequence[str], space: SearchSpace) -> list[Architecture]:
+def _starting_points(
+    names: Sequence[str], space: SearchSpace, trials: int
+) -> list[Architecture]:
+    """The hand-made networks that are asked for, and those with one candidate throughout.
+
+    With the plain networks among the first, no search misses the baseline it will be compared
+    with. They take a quarter of the trials at most.
+    """
     points = []
     for name in names:
         source, architecture = named_architecture(name)
@@ -101,7 +113,7 @@ def _starting_points(names: Sequence[str], space: SearchSpace) -> list[Architect
             points.append(translate(architecture, source, space))
         except UserError as error:
             raise UserError(f"search.start: {name!r} is not in the space: {error}") from None
-    return points
+    return points + uniform_architectures(space)[: trials // 4]
 
 
 def _check_fingerprint(config: Config, workspace: Workspace) -> dict[str, object]:
