@@ -52,7 +52,9 @@ def retrain_from_files(
         # an architecture.yaml is better known by its folder
         name = (file.resolve().parent if file.stem == "architecture" else file).stem
         out = out or Path("runs") / f"{settings.name}-{name}"
-    workspace = open_workspace(settings, out)
+    # The configuration of a search stays what it was; the recipe is kept beside the network.
+    known = Workspace(out).config.exists()
+    workspace = Workspace(out) if known else open_workspace(settings, out)
     with open_tracker(settings, workspace) as tracker:
         retrained = retrain_architecture(settings, workspace, choices, name, tracker)
     console.print(comparison([retrained]))

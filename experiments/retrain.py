@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from configs import Config, config_to_dict
 from evaluators import TooNoisy, count_macs, count_params, deployed
 from evaluators.accuracy import measure_accuracy
@@ -65,9 +67,9 @@ def retrain_architecture(
 
     Writes ``retrained/NAME-HASH/`` (the hash is that of the architecture and the recipe, so that
     another one never finds these results in its way): ``architecture.yaml``,
-    ``weights.safetensors``, ``metrics.json``, ``model.onnx``, ``curves.png``, and a folder with
-    checkpoint and metrics for each seed. Seeds that are finished aren't trained again. The test
-    split is used once per seed, after training; the seed to ship is chosen on the
+    ``weights.safetensors``, ``metrics.json``, ``model.onnx``, ``curves.png``, the configuration,
+    and a folder with checkpoint and metrics for each seed. Seeds that are finished aren't trained
+    again. The test split is used once per seed, after training; the seed to ship is chosen on the
     search-validation split.
 
     Args:
@@ -77,6 +79,9 @@ def retrain_architecture(
     space.validate(architecture)
     folder = workspace.retrained / f"{name}-{_identity(config, architecture)}"
     save_architecture(folder / "architecture.yaml", space, architecture)
+    write_atomically(
+        folder / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    )
     device = resolve_device(config.device)
     splits = load_splits(config, device, batch_size=config.retrain.batch_size, test=True)
     runs = [
@@ -144,7 +149,11 @@ def _train_seed(
     title = f"{folder.name}, seed {seed}"
     run: Run | None = None
     if tracker is not None:
-        params = {"architecture": "/".join(architecture), "seed": seed}
+        params = {
+            "architecture": "/".join(architecture),
+            "seed": seed,
+            "retrain": config_to_dict(config.retrain),
+        }
         run = tracker.child(f"retrain {folder.name} seed {seed}", "retrain", params=params)
     history_file = seed_folder / "history.json"
     history: list[dict[str, Any]] = (

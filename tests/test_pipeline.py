@@ -279,11 +279,14 @@ def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 def test_retrain_a_member_of_the_front(story: Story, monkeypatch, capsys) -> None:
     before = {folder.name for folder in story.workspace.retrained.iterdir()}
+    configuration = story.workspace.config.read_bytes()
     evolute(monkeypatch, "retrain", "--search", "runs/tiny", "--pick", "0", "--seeds", "2",
             "--set", "retrain.inherit=true", "--set", "retrain.learning_rate=1e-9")  # fmt: skip
+    assert story.workspace.config.read_bytes() == configuration  # the search's stays what it was
     (new,) = {folder.name for folder in story.workspace.retrained.iterdir()} - before
     assert new.startswith("front-0-")
     folder = story.workspace.retrained / new
+    assert load_config(folder / "config.yaml").retrain.seeds == 2
     metrics = json.loads((folder / "metrics.json").read_text())
     seeds = [json.loads((folder / f"seed-{n}" / "metrics.json").read_text()) for n in (0, 1)]
     assert metrics["seeds"] == [0, 1]
