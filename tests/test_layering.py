@@ -1,4 +1,4 @@
-"""The order of the house: imports go downwards, and the core needs neither pydantic nor the search stack."""
+"""Imports go downwards, and the core needs neither pydantic nor the search stack."""
 
 from __future__ import annotations
 
