@@ -62,23 +62,21 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
     from configs import load_config
+    from experiments.devices import join_distributed_run, leave_distributed_run
     from experiments.train import train_supernet
-    from experiments.workspace import open_tracker, open_workspace
+    from experiments.workspace import Workspace, open_tracker, open_workspace
     from supernet.training import is_main_process
 
     settings = load_config(config, set_ or ())
-    from experiments.devices import join_distributed_run
-
     join_distributed_run()
-    if not is_main_process():
-        from experiments.workspace import Workspace
-
+    if is_main_process():
+        workspace = open_workspace(settings, out)
+        with open_tracker(settings, workspace) as tracker:
+            train_supernet(settings, workspace, tracker)
+        _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
+    else:
         train_supernet(settings, Workspace(out or Path("runs") / settings.name), None)
-        return
-    workspace = open_workspace(settings, out)
-    with open_tracker(settings, workspace) as tracker:
-        train_supernet(settings, workspace, tracker)
-    _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
+    leave_distributed_run()
 
 
 @app.command(epilog="Example:  evolute search quickstart --workers 2 --set search.trials=200")
