@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 # GNU OpenMP's threads spin while they wait for each other. Where something else runs on the same
-# cores, a training step then took ten times as long; a short spin costs an idle machine nothing
-# that could be measured. Read when torch is loaded; the user's own setting wins.
+# cores, a training step then took ten times as long. What a short spin costs an idle machine was
+# not measured. Read when torch is loaded; the user's own setting wins.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 app = typer.Typer(
