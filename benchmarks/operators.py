@@ -59,9 +59,7 @@ class SoftmaxCondConv(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(channels // 4, 4)
-        self.router = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, 4)
-        )
+        self.router = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, 4))
         self.conv = CondConv2d(channels, channels, 3, padding=1, num_experts=4)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -57,9 +57,7 @@ def spread(values: list[float]) -> str:
 
 
 def uniform(space: SearchSpace, candidate: str) -> Architecture:
-    return tuple(
-        candidate if candidate in layer.candidates else "conv3" for layer in space.layers
-    )
+    return tuple(candidate if candidate in layer.candidates else "conv3" for layer in space.layers)
 
 
 def training_steps(space: SearchSpace, config, batch: Batch, repeats: int) -> None:

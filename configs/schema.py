@@ -205,7 +205,9 @@ class Search:
         require(self, "objectives", len(self.objectives) > 0, "at least one objective is needed")
         for metric, bound in self.constraints.items():
             require(
-                self, "constraints", bound > 0 and metric != "accuracy",
+                self,
+                "constraints",
+                bound > 0 and metric != "accuracy",
                 "latency_ms, params and macs take a positive upper bound",
             )
 

@@ -98,9 +98,7 @@ def search_architectures(
     return result
 
 
-def _starting_points(
-    names: Sequence[str], space: SearchSpace, trials: int
-) -> list[Architecture]:
+def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> list[Architecture]:
     """The hand-made networks that are asked for, and those with one candidate throughout.
 
     With the plain networks among the first, no search misses the baseline it will be compared

@@ -87,9 +87,7 @@ class ChoiceSpace:
                 return mutated
         return origin
 
-    def crossover(
-        self, a: Architecture, b: Architecture, rng: np.random.Generator
-    ) -> Architecture:
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         """Each layer from one of two parents at random, in canonical form."""
         return self.canonical(tuple(pair[rng.integers(2)] for pair in zip(a, b)))
 
@@ -240,9 +238,7 @@ def _layers(config: Space) -> list[Layer]:
             stride = stage.stride if position == 0 else 1
             keeps_shape = stride == 1 and channels == stage.width
             candidates = tuple(
-                name
-                for name in names
-                if keeps_shape or config.candidates[name]["operator"] != SKIP
+                name for name in names if keeps_shape or config.candidates[name]["operator"] != SKIP
             )
             if not candidates:
                 raise UserError(

@@ -24,9 +24,7 @@ def named_architecture(name: str) -> tuple[SearchSpace, Architecture]:
     return load_architecture(name)
 
 
-def translate(
-    architecture: Architecture, source: SearchSpace, target: SearchSpace
-) -> Architecture:
+def translate(architecture: Architecture, source: SearchSpace, target: SearchSpace) -> Architecture:
     """Says an architecture of one space in the words of another.
 
     Finds the target's candidates that are the same operators with the same options.

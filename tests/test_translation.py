@@ -61,9 +61,7 @@ def test_what_does_not_fit_is_named() -> None:
             continue
         with pytest.raises(UserError, match=reason):
             translate(*reversed(named_architecture(name)), space)
-    lacking = dataclasses.replace(
-        space.config, candidates={"conv3": {"operator": "convolution"}}
-    )
+    lacking = dataclasses.replace(space.config, candidates={"conv3": {"operator": "convolution"}})
     with pytest.raises(UserError, match=r"no candidate is involution\(kernel_size=7"):
         translate(*reversed(named_architecture("evolute_rednet50")), SearchSpace(lacking))
     with pytest.raises(UserError, match="stages"):

@@ -16,22 +16,6 @@ namespace {
 
 // ---- Rows of one image: forward, backward.
 
-float* scratch(size_t floats) {  // grows, is reused by the next call, and ends with its thread
-    struct Buffer {
-        float* data = nullptr;
-        size_t size = 0;
-        ~Buffer() { free(data); }
-    };
-    static thread_local Buffer buffer;
-    if (buffer.size < floats) {
-        free(buffer.data);
-        size_t bytes = (floats * sizeof(float) + 4095) & ~size_t(4095);
-        buffer.data = static_cast<float*>(aligned_alloc(64, bytes));
-        buffer.size = floats;
-    }
-    return buffer.data;
-}
-
 template <class T>
 const float* weight_pointer(const Image<const T>& weight, long b, long h, float* buffer) {
     if constexpr (sizeof(T) == sizeof(float))

@@ -177,4 +177,20 @@ void unpack_row(const Geometry& g, const float* row, long columns, long padding,
     }
 }
 
+float* scratch(size_t floats) {  // grows, is reused by the next call, and ends with its thread
+    struct Buffer {
+        float* data = nullptr;
+        size_t size = 0;
+        ~Buffer() { free(data); }
+    };
+    static thread_local Buffer buffer;
+    if (buffer.size < floats) {
+        free(buffer.data);
+        size_t bytes = (floats * sizeof(float) + 4095) & ~size_t(4095);
+        buffer.data = static_cast<float*>(aligned_alloc(64, bytes));
+        buffer.size = floats;
+    }
+    return buffer.data;
+}
+
 }  // namespace

@@ -1,4 +1,4 @@
-"""The native CPU kernel: compiled once per machine at first use, cached, called through ctypes.
+"""The native CPU kernels: compiled once per machine at first use, cached, called through ctypes.
 
 The library is cached in ``$XDG_CACHE_HOME/evolute`` (``~/.cache/evolute``) under a name that
 holds everything it depends on: source, flags, compiler and processor.
@@ -21,8 +21,14 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
 
-_SOURCE = Path(__file__).with_name("involution.cpp")  # includes the other two
-_SOURCES = tuple(_SOURCE.with_name(name) for name in ("layout.cpp", "loops.cpp", _SOURCE.name))
+_UNITS = ("involution.cpp", "experts.cpp")
+_SOURCES = (*_UNITS, "layout.cpp", "loops.cpp")  # the last two are included by the first
+_FUNCTIONS = {  # and how many pointers each takes
+    "involution_forward": 4,
+    "involution_backward": 6,
+    "experts_forward": 7,
+    "experts_backward": 9,
+}
 # contract=fast fuses multiply and add; -ffast-math would switch the whole process to
 # flush-to-zero when the library is loaded.
 _FLAGS = ("-std=gnu++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno")
@@ -65,7 +71,8 @@ def _compile(compiler: str, target: Path) -> None:
     """Write the library to ``target``; it appears there whole or not at all."""
     handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".so")
     os.close(handle)
-    command = [compiler, *_FLAGS, *_LINK, str(_SOURCE), "-o", partial]
+    units = [str(Path(__file__).with_name(unit)) for unit in _UNITS]
+    command = [compiler, *_FLAGS, *_LINK, *units, "-o", partial]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if result.returncode != 0:
@@ -78,34 +85,37 @@ def _compile(compiler: str, target: Path) -> None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled kernel. Raises RuntimeError, OSError or SubprocessError if there is none."""
+    """The compiled kernels. Raises RuntimeError, OSError or SubprocessError if there is none."""
     compiler = _compiler()
     stat = os.stat(compiler)
     identity = (compiler, str(stat.st_size), str(stat.st_mtime_ns), _processor(), *_FLAGS, *_LINK)
-    sources = [source.read_text() for source in _SOURCES]
+    sources = [Path(__file__).with_name(source).read_text() for source in _SOURCES]
     digest = hashlib.sha256("\0".join([*sources, *identity]).encode()).hexdigest()
-    target = _cache_directory() / f"involution-{digest[:20]}.so"
+    target = _cache_directory() / f"kernels-{digest[:20]}.so"
     if not target.exists():
         with open(target.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one compiles, the rest wait
             if not target.exists():
                 _compile(compiler, target)
     loaded = ctypes.CDLL(str(target))
-    loaded.involution_forward.argtypes = [ctypes.c_void_p] * 4
-    loaded.involution_forward.restype = None
-    loaded.involution_backward.argtypes = [ctypes.c_void_p] * 6
-    loaded.involution_backward.restype = None
+    for name, pointers in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = [ctypes.c_void_p] * pointers, None
     return loaded
 
 
-_Sizes = ctypes.c_int64 * 12
+def integers(*values: int) -> ctypes.Array:
+    """Values as a kernel reads them."""
+    return (ctypes.c_int64 * len(values))(*values)
 
 
-def _channels_last(tensor: Tensor) -> bool:
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether channels-last, and not contiguous in the usual order too."""
     return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
+def dense(tensor: Tensor, channels_last: bool) -> Tensor:
+    """The tensor in one of the two memory formats, copied if it is in neither."""
     return tensor.contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
@@ -117,14 +127,14 @@ def _sizes(
     groups = weight.shape[1] // (geometry[0] * geometry[0])
     bfloat16 = input.dtype is torch.bfloat16
     threads = torch.get_num_threads()
-    return _Sizes(*input.shape, groups, *geometry, last, weight_last, bfloat16, threads)
+    return integers(*input.shape, groups, *geometry, last, weight_last, bfloat16, threads)
 
 
 def forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
     """Involution of CPU tensors of one dtype of ``DTYPES``."""
-    last = _channels_last(input)
+    last = is_channels_last(input)
     weight_last = weight.is_contiguous(memory_format=torch.channels_last)
-    input, weight = _dense(input, last), _dense(weight, weight_last)
+    input, weight = dense(input, last), dense(weight, weight_last)
     batch, channels = input.shape[:2]
     output = torch.empty(
         (batch, channels, *weight.shape[2:]),
@@ -140,9 +150,9 @@ def backward(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to input and weight, in their memory formats."""
-    last = _channels_last(input)
+    last = is_channels_last(input)
     weight_last = weight.is_contiguous(memory_format=torch.channels_last)
-    input, weight, grad = _dense(input, last), _dense(weight, weight_last), _dense(grad, last)
+    input, weight, grad = dense(input, last), dense(weight, weight_last), dense(grad, last)
     grad_input, grad_weight = torch.empty_like(input), torch.empty_like(weight)
     sizes = _sizes(input, weight, (kernel_size, stride, dilation), last, weight_last)
     tensors = (grad, input, weight, grad_input, grad_weight)

@@ -7,16 +7,19 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor
 
+from search_space.kernels import experts
+
 
 def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     """Y_b = (sum over k of weights[b, k] W_k) * X_b, without a loop over the batch.
 
-    Either the kernels are mixed, and the batch is folded into the groups of one convolution (a
-    kernel per image in memory), or all kernels are applied and their outputs mixed (`experts`
-    times the MACs). Values are the same. The second needs less memory where
-    K²·C_in/g > experts·H'·W', and takes less time from about four times that on: on two CPU cores
-    at batch 64, 256 channels and 4x4 pixels (36 times) 25 ms instead of 98, at 128 channels and
-    14x14 pixels (1.5 times) 55 instead of 36.
+    On the CPU a native kernel mixes and convolves at once, where it fits. Elsewhere either the
+    kernels are mixed, and the batch is folded into the groups of one convolution (a kernel per
+    image in memory), or all kernels are applied and their outputs mixed (`experts` times the
+    MACs). Values are the same. The last needs less memory where K²·C_in/g > experts·H'·W', and
+    takes less time from about four times that on: on two CPU cores at batch 64, 256 channels and
+    4x4 pixels (36 times) 25 ms instead of 98, at 128 channels and 14x14 pixels (1.5 times) 55
+    instead of 36.
 
     Args:
         conv: Holds the kernels.
@@ -26,6 +29,10 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     batch = x.shape[0]
     if torch.compiler.is_exporting() and not isinstance(batch, int):
         return mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
+    if conv.bias is None and experts.fits(x, conv.kernel_size, conv.stride, conv.groups):
+        kernels = conv.weight.view(conv.num_experts, *conv.weight_shape)
+        padding = conv.padding[0]
+        return experts.expert_convolution(x, kernels, weights, conv.stride[0], padding)
     rows, columns = (-(-side // conv.stride[0]) for side in x.shape[2:])
     kernel = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
     depthwise = conv.groups == conv.in_channels
