@@ -51,11 +51,12 @@ class Stage:
     """How many searchable layers. With `skip` among the candidates this is the largest depth."""
     stride: int = 1
     """Stride of the first layer."""
-    block: Literal["bottleneck", "inverted_residual"] = "bottleneck"
-    """What stands around the searched operator."""
+    block: Literal["bottleneck", "inverted_residual", "ghost_residual"] = "bottleneck"
+    """What stands around the searched operator: 1x1 convolutions that narrow and widen again, that
+    widen and narrow again, or the latter made of ghost modules."""
     expansion: float = 4
     """Bottleneck: the operator works on width / expansion channels.
-    Inverted residual: on expansion x the input's channels."""
+    Residuals: on expansion x the input's channels."""
     candidates: tuple[str, ...] = ()
     """Names of the stage's candidates; empty means every candidate of the space."""
 

@@ -1,4 +1,4 @@
-"""The two blocks that stand around a searched operator.
+"""The blocks that stand around a searched operator.
 
 A block's `around` applies its own layers around any operator: the stand-alone network passes the
 one it holds, the supernet one of its candidates. Pointwise convolutions are thereby shared between
@@ -7,6 +7,7 @@ candidates; the batch norm behind an operator is not (`with_norm`).
 
 from __future__ import annotations
 
+from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,9 +65,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.residual = stride == 1 and in_channels == out_channels
-        self.expand = conv_norm(in_channels, width)
+        self.expand: nn.Module = conv_norm(in_channels, width)
         self.operator: nn.Module = nn.Identity()
-        self.reduce = conv_norm(width, out_channels, act=False)
+        self.reduce: nn.Module = conv_norm(width, out_channels, act=False)
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.reduce(F.relu(operator(self.expand(x)), inplace=True))
@@ -76,7 +77,25 @@ class InvertedResidual(nn.Module):
         return self.around(x, self.operator)
 
 
+class GhostResidual(InvertedResidual):
+    """An inverted residual whose 1x1 convolutions are ghost modules, half as large each.
+
+    Paper: https://arxiv.org/abs/1911.11907; its squeeze-and-excitation, and its shortcuts where the
+    shape changes, are left out.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, width, stride)
+        self.expand = GhostModule(in_channels, width)
+        self.reduce = GhostModule(width, out_channels, act_layer=nn.Identity)
+
+
 Block = Bottleneck | InvertedResidual
+BLOCKS: dict[str, type[Block]] = {
+    "bottleneck": Bottleneck,
+    "inverted_residual": InvertedResidual,
+    "ghost_residual": GhostResidual,
+}
 
 
 def operator_width(stage: Stage, in_channels: int) -> int:
@@ -89,5 +108,4 @@ def operator_width(stage: Stage, in_channels: int) -> int:
 def build_block(stage: Stage, in_channels: int, stride: int) -> Block:
     """A block without its operator."""
     width = operator_width(stage, in_channels)
-    kind = Bottleneck if stage.block == "bottleneck" else InvertedResidual
-    return kind(in_channels, stage.width, width, stride)
+    return BLOCKS[stage.block](in_channels, stage.width, width, stride)

@@ -1,9 +1,11 @@
-"""Hand-made networks as points of the search space: ResNet, RedNet, SKNet, and ResNets of ghosts.
+"""Hand-made networks as points of the search space: ResNet, RedNet, SKNet, and two of ghosts.
 
 Papers: https://arxiv.org/abs/1512.03385, https://arxiv.org/abs/2103.06255,
-https://arxiv.org/abs/1903.06586, https://arxiv.org/abs/1911.11907 (section 4.2). Parameter counts
-are the published ones, up to rounding; shortcuts are pooled before they are projected, which costs
-none. Importing this module registers all of them with timm::
+https://arxiv.org/abs/1903.06586, https://arxiv.org/abs/1911.11907. Parameter counts of the first
+three are the published ones, up to rounding; shortcuts are pooled before they are projected, which
+costs none. `ghost_resnet` has ghosts in place of the 3x3 convolutions; `ghostnet` has GhostNet's
+widths, without what `GhostResidual` leaves out and the 1280 channels behind the pooling.
+Importing this module registers all of them with timm::
 
     timm.create_model("evolute_rednet50", num_classes=10)
 """
@@ -11,7 +13,9 @@ none. Importing this module registers all of them with timm::
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from timm.models import generate_default_cfgs, register_model
@@ -34,6 +38,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "inv7": {"operator": "involution", "kernel_size": 7},
     "sk": {"operator": "selective_kernel"},
     "ghost3": {"operator": "ghost", "kernel_size": 3},
+    "dw3": {"operator": "depthwise", "kernel_size": 3},
+    "dw5": {"operator": "depthwise", "kernel_size": 5},
 }
 
 
@@ -53,11 +59,52 @@ FAMILIES = {
     "sknet": Family("sk", depths=(50, 101), expansion=2),
     "ghost_resnet": Family("ghost3"),
 }
-REFERENCES = {
-    f"evolute_{name}{depth}": (family, depth)
+GHOSTNET = (  # width, stride, expansion, kernel size of each layer (table 1 of the paper)
+    (16, 1, 1, 3), (24, 2, 3, 3), (24, 1, 3, 3), (40, 2, 3, 5), (40, 1, 3, 5), (80, 2, 6, 3),
+    (80, 1, 2.5, 3), (80, 1, 2.3, 3), (80, 1, 2.3, 3), (112, 1, 6, 3), (112, 1, 6, 3),
+    (160, 2, 6, 5), (160, 1, 6, 5), (160, 1, 6, 5), (160, 1, 6, 5), (160, 1, 6, 5),
+)  # fmt: skip
+
+
+def _resnet_like(family: Family, depth: int) -> tuple[Space, Architecture]:
+    stages = tuple(
+        Stage(
+            width=256 * 2**index,
+            depth=layers,
+            stride=1 if index == 0 else 2,
+            expansion=family.expansion,
+        )
+        for index, layers in enumerate(DEPTHS[depth])
+    )
+    stem = Stem(kind=family.stem, width=64, stride=4)
+    return _imagenet(stages, stem), (family.candidate,) * sum(DEPTHS[depth])
+
+
+def _ghostnet() -> tuple[Space, Architecture]:
+    stages = tuple(
+        Stage(width=width, depth=1, stride=stride, expansion=expansion, block="ghost_residual")
+        for width, stride, expansion, _ in GHOSTNET
+    )
+    space = _imagenet(stages, Stem(width=16, stride=2), head_width=960)
+    return space, tuple(f"dw{kernel_size}" for *_, kernel_size in GHOSTNET)
+
+
+def _imagenet(stages: tuple[Stage, ...], stem: Stem, head_width: int = 0) -> Space:
+    return Space(
+        stages=stages,
+        candidates=CANDIDATES,
+        stem=stem,
+        input_size=224,
+        num_classes=1000,
+        head_width=head_width,
+    )
+
+
+REFERENCES: dict[str, Callable[[], tuple[Space, Architecture]]] = {
+    f"evolute_{name}{depth}": partial(_resnet_like, family, depth)
     for name, family in FAMILIES.items()
     for depth in family.depths
-}
+} | {"evolute_ghostnet": _ghostnet}
 
 
 def reference_architecture(name: str, in_channels: int = 3) -> tuple[SearchSpace, Architecture]:
@@ -76,36 +123,18 @@ def reference_architecture(name: str, in_channels: int = 3) -> tuple[SearchSpace
         near = difflib.get_close_matches(name, REFERENCES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REFERENCES)}"
         raise UserError(f"{name!r} is not a reference network; {hint}")
-    family, depth = REFERENCES[name]
-    stages = tuple(
-        Stage(
-            width=256 * 2**index,
-            depth=layers,
-            stride=1 if index == 0 else 2,
-            expansion=family.expansion,
-        )
-        for index, layers in enumerate(DEPTHS[depth])
-    )
-    config = Space(
-        stages=stages,
-        candidates=CANDIDATES,
-        stem=Stem(kind=family.stem, width=64, stride=4),
-        input_size=224,
-        in_channels=in_channels,
-        num_classes=1000,
-    )
-    space = SearchSpace(config)
-    return space, (family.candidate,) * len(space.layers)
+    config, architecture = REFERENCES[name]()
+    return SearchSpace(replace(config, in_channels=in_channels)), architecture
 
 
 default_cfgs = generate_default_cfgs(
     {
         f"{name}.untrained": {
             "url": "",
-            "first_conv": "stem.0.0" if family.stem == "rednet" else "stem.0",
+            "first_conv": "stem.0.0" if name.startswith("evolute_rednet") else "stem.0",
             "classifier": "fc",
         }
-        for name, (family, _) in REFERENCES.items()
+        for name in REFERENCES
     }
 )
 

@@ -56,7 +56,7 @@ def norms(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
     return {key: m for key, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
 
 
-@pytest.mark.parametrize("block", ["bottleneck", "inverted_residual"])
+@pytest.mark.parametrize("block", ["bottleneck", "inverted_residual", "ghost_residual"])
 @torch.no_grad()
 def test_statistics_are_the_average_over_batches(block: str) -> None:
     seed_everything(0, 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.models.ghostnet import GhostModule
 
 from configs.errors import UserError
 from evaluators import count_macs, count_params
@@ -52,11 +53,27 @@ def _torchvision_like(depth: int) -> torch.nn.Module:
     return timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, layers)
 
 
+def test_ghostnet_has_timms_parameters_but_for_what_is_left_out() -> None:
+    """The rest: squeeze-and-excitation, projected shortcuts, depthwise layers where the stride is 1
+    (ours has them, timm's has not), and the layer between pooling and classifier."""
+    with torch.device("meta"):
+        ours, theirs = timm.create_model("evolute_ghostnet"), timm.create_model("ghostnet_100")
+    counts = []
+    for blocks in (ours.stages, theirs.blocks):
+        ghosts = [module for module in blocks.modules() if isinstance(module, GhostModule)]
+        counts.append([count_params(ghost) for ghost in ghosts])
+    assert counts[0] == counts[1]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["evolute_resnet26", "evolute_rednet26", "evolute_ghost_resnet26"])
+@pytest.mark.parametrize(
+    "name", ["evolute_resnet26", "evolute_rednet26", "evolute_ghost_resnet26", "evolute_ghostnet"]
+)
 def test_forward_at_full_size(name: str) -> None:
     network = timm.create_model(name).eval()
-    assert network.stages(network.stem(torch.zeros(1, 3, 224, 224))).shape == (1, 2048, 7, 7)
+    images = torch.zeros(1, 3, 224, 224)
+    width = 160 if name == "evolute_ghostnet" else 2048
+    assert network.stages(network.stem(images)).shape == (1, width, 7, 7)
     assert network(torch.randn(1, 3, 224, 224)).shape == (1, 1000)
 
 
@@ -69,7 +86,11 @@ def test_every_name_is_a_timm_model(name: str) -> None:
         assert network(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
         features = timm.create_model(name, features_only=True, out_indices=(0, 3))
         maps = features(torch.zeros(2, 3, 64, 64))
-    assert [tuple(m.shape) for m in maps] == [(2, 256, 16, 16), (2, 2048, 2, 2)]
+    info = features.feature_info
+    expected = [(2, c, 64 // r, 64 // r) for c, r in zip(info.channels(), info.reduction())]
+    assert [tuple(m.shape) for m in maps] == expected
+    if name != "evolute_ghostnet":
+        assert expected == [(2, 256, 16, 16), (2, 2048, 2, 2)]
     config = timm.data.resolve_model_data_config(network)
     assert config["input_size"] == (1, 224, 224)
     first = network.get_submodule(network.pretrained_cfg["first_conv"])

@@ -206,7 +206,7 @@ def test_candidates_that_cannot_be_built_are_named(changes: dict, expected: str)
         SearchSpace.from_dict({"space": {**space_values(), **changes}})
 
 
-@pytest.mark.parametrize("block", ["bottleneck", "inverted_residual"])
+@pytest.mark.parametrize("block", ["bottleneck", "inverted_residual", "ghost_residual"])
 def test_networks_of_both_block_forms_train(block: str) -> None:
     space = small_space(block)
     torch.manual_seed(0)
