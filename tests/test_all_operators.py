@@ -1,6 +1,8 @@
-"""A space of all operators: trained, extracted and evaluated on real digits, at a tiny size."""
+"""A space of all operators: trained, searched and retrained on real digits, at a tiny size."""
 
 from __future__ import annotations
+
+import csv
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from torch import nn
 from configs import load_config
 from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
 from experiments.data import load_splits
-from search_space import SearchSpace
+from experiments.run import run_pipeline
+from search.execution import ray_session
+from search_space import SearchSpace, build_network, load_architecture
 from supernet import Supernet, Trainer, fit
+from supernet.checkpoint import load_weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,3 +98,28 @@ def test_paths_are_evaluated_and_learn(config, trained: Supernet, splits) -> Non
     assert min(losses[-3:]) < losses[0]
     recalibrate(network, splits.calibration)
     assert measure_accuracy(network, splits.validation) > 20  # a guess gets 10
+
+
+def test_searched_and_retrained(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = load_config(
+        "all_operators",
+        ["train.epochs=1", "data.limit=256", "evaluate.calibration_images=64", "search.trials=12",
+         "search.workers=1", "search.profile_samples=2", "latency.repeats=6",
+         "latency.max_spread=10", "retrain.epochs=2"],
+    )  # fmt: skip
+    with ray_session(None, workers=1, cpus_per_worker=1, gpus_per_worker=0):
+        winner, baseline = run_pipeline(tiny)
+    space = SearchSpace(tiny.space)
+    with open(tmp_path / "runs" / "all_operators" / "report" / "trials.csv") as file:
+        trials = list(csv.DictReader(file))
+    searched = {space.operator_of(name) for t in trials for name in t["architecture"].split()}
+    assert len(trials) == 12 and len(searched) >= 12
+    assert {space.operator_of(name) for name in baseline.architecture} == {"convolution"}
+    for network in (winner, baseline):
+        built, architecture = load_architecture(tmp_path / network.folder / "architecture.yaml")
+        assert tuple(architecture) == tuple(network.architecture)
+        load_weights(
+            tmp_path / network.folder / "weights.safetensors", build_network(built, architecture)
+        )
+        assert 0 <= network.metrics["accuracy"] <= 100
