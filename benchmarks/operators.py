@@ -4,9 +4,12 @@
 
 Forward, and forward + backward, of the operator alone on channels-last tensors, in training mode.
 The contenders take turns, so that drift of the machine meets both alike; figures are medians, and
-`speed` is the public form's time over ours: above 1 ours is faster. Public forms: torch's
-convolution, the unfold involution, timm's SelectiveKernel, GhostModule, and CondConv2d behind a
-softmax router. Last, dynamic convolution against a static one of the same shape at batch 64.
+`speed` is the median over rounds of the public form's time over ours: above 1 ours is faster.
+
+Public forms: torch's convolution, the unfold involution, timm's SelectiveKernel, GhostModule, and
+CondConv2d behind a softmax router. conv3 is torch's module itself, and ghost3 runs timm's: what
+differs from 1 there is the noise of the run. Last, dynamic convolution against a static one of the
+same shape at batch 64.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from search_space import build_operator
 SHAPES = ((64, 64, 16), (32, 128, 14), (8, 64, 56))  # batch, channels, height and width
 DYNAMIC_SHAPES = ((64, 64, 16), (64, 128, 14), (64, 64, 28), (64, 256, 8))
 QUICK_SHAPES = ((4, 16, 8),)
-SAMPLE_SECONDS = 0.05  # calls are repeated until a sample is this long
+SAMPLE_MS = 50  # calls are repeated until a sample is this long
 
 
 class UnfoldInvolution(nn.Module):
@@ -110,24 +113,30 @@ def calls_of(module: nn.Module, shape: tuple[int, int, int]) -> tuple[Callable, 
     return forward, lambda: torch.autograd.grad(module(images), leaves, gradient)
 
 
-def take_turns(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call; one sample of each per round."""
+def take_turns(calls: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each call, a sample per round; every other round goes the other way round."""
 
     def sample(call: Callable, repeats: int) -> float:
         start = time.perf_counter()
         for _ in range(repeats):
             call()
-        return (time.perf_counter() - start) / repeats
+        return 1e3 * (time.perf_counter() - start) / repeats
 
     repeats = {}
     for name, call in calls.items():
         call()
-        repeats[name] = max(1, min(100, round(SAMPLE_SECONDS / sample(call, 2))))
+        repeats[name] = max(1, min(100, round(SAMPLE_MS / sample(call, 2))))
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            samples[name].append(sample(call, repeats[name]))
-    return {name: 1e3 * statistics.median(values) for name, values in samples.items()}
+    for index in range(rounds):
+        for name in list(calls)[:: -1 if index % 2 else 1]:
+            samples[name].append(sample(calls[name], repeats[name]))
+    return samples
+
+
+def quotient(samples: dict[str, list[float]], above: str, below: str) -> float:
+    """Median over the rounds: what slows a whole round down does not count."""
+    pairs = zip(samples[above], samples[below], strict=True)
+    return statistics.median(a / b for a, b in pairs)
 
 
 def compare(shapes: tuple[tuple[int, int, int], ...], rounds: int, console: Console) -> None:
@@ -143,9 +152,9 @@ def compare(shapes: tuple[tuple[int, int, int], ...], rounds: int, console: Cons
             ours = build_operator(rival.operator, channels, channels, 1, **rival.options)
             cells = []
             for mine, theirs in zip(calls_of(ours, shape), calls_of(rival.public(channels), shape)):
-                times = take_turns({"ours": mine, "public": theirs}, rounds)
-                speed = times["public"] / times["ours"]
-                cells += [f"{times['ours']:.2f}", f"{times['public']:.2f}", f"{speed:.2f}x"]
+                samples = take_turns({"ours": mine, "public": theirs}, rounds)
+                cells += [f"{statistics.median(times):.2f}" for times in samples.values()]
+                cells.append(f"{quotient(samples, 'public', 'ours'):.2f}x")
             table.add_row(name, " x ".join(map(str, shape)), *cells)
     console.print(table)
 
@@ -164,12 +173,11 @@ def dynamic_against_static(
             "static": build_operator("convolution", channels, channels, 1),
         }
         calls = {name: calls_of(module, shape)[0] for name, module in modules.items()}
-        times = take_turns(calls, rounds)
+        samples = take_turns(calls, rounds)
         table.add_row(
             " x ".join(map(str, shape)),
-            f"{times['dynamic']:.2f}",
-            f"{times['static']:.2f}",
-            f"{times['dynamic'] / times['static']:.2f}",
+            *(f"{statistics.median(times):.2f}" for times in samples.values()),
+            f"{quotient(samples, 'dynamic', 'static'):.2f}",
         )
     console.print(table)
 
