@@ -197,13 +197,12 @@ def operators(
     ] = None,
 ) -> None:
     """List all operators with their equation, params, MACs and latency on this device."""
-    from experiments.console import busy, console
+    from experiments.console import console
     from experiments.operators_table import SHAPES, operators_table, write_markdown
 
     shapes = SHAPES if channels is None else ((channels, size),)
-    with busy("Measuring every operator ..."):
-        table = operators_table(shapes, runtime=runtime, device=device)
-    console.print(table.table())
+    table = operators_table(shapes, runtime=runtime, device=device)
+    console.print(*table.tables(), sep="\n")
     if out is not None:
         write_markdown(out, table)
         _say(f"Wrote {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -24,7 +25,9 @@ def table():
 
 
 def test_fused_operators_cost_what_they_cost_when_deployed(table) -> None:
-    trained, plain = table.rows
+    trained, plain, *variants = table.rows
+    assert [row.variant for row in variants] == ["kernel_size 1", "groups 4", "dilation 2"]
+    assert variants[0].costs[0].params == 8 * 8
     for first, second, (channels, size) in zip(trained.costs, plain.costs, table.shapes):
         assert second.params == 9 * channels**2
         assert first.params == second.params + channels  # the bias
@@ -34,9 +37,13 @@ def test_fused_operators_cost_what_they_cost_when_deployed(table) -> None:
 
 def test_table_in_a_terminal(table) -> None:
     text = io.StringIO()
-    Console(file=text, width=200).print(table.table())
+    Console(file=text, width=80).print(*table.tables())
     lines = text.getvalue()
-    assert "Y[o, p] = sum over i, u of W[o, i, u]" in lines and "576" in lines
+    assert "8 channels, 6 x 6 pixels" in lines and "16 channels, 4 x 4 pixels" in lines
+    assert "576" in lines and "2,304" in lines and "…" not in lines
+    single = dataclasses.replace(table, shapes=table.shapes[:1])
+    Console(file=text, width=200).print(*single.tables())
+    assert "Y[o, p] = sum over i, u of W[o, i, u]" in text.getvalue()
 
 
 def test_page_keeps_what_is_written_by_hand(table, tmp_path: Path) -> None:
