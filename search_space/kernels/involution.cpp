@@ -6,8 +6,7 @@
 // width; a pixel's K*K weights are read as scalars and broadcast. Each task owns rows of one
 // image and writes nothing outside them: the result does not depend on the number of threads.
 //
-// Plain C++ with GCC's vector extension and OpenMP, no header of torch: the three files compile in
-// seconds, as one unit.
+// Plain C++ with GCC's vector extension and OpenMP, no header of torch: it compiles in seconds.
 
 #include "layout.cpp"
 #include "loops.cpp"
@@ -73,35 +72,32 @@ void backward_task(const Geometry& g, Rows rows, Image<const T> gradient, Image<
     float* pixels = row + wide_row;
     float* kernels = pixels + out_row;
     memset(sums, 0, (past - first) * wide_row * sizeof(float));
-    for (long h = 0; h < packed_rows; h++) {
-        pack_row(g, x, b, top + h, row, g.padded_width, g.padding);
-        for (long block = 0; block < g.blocks; block++)
-            for (long start = 0; start < g.dilation; start++) {
-                const float* source = row + block * g.padded_width * kLanes;
-                float* target = packed + h * x_row + (4 * block * columns + start * phase) * 4;
-                for (long w = start; w < g.padded_width; w += g.dilation, target += 4)
-                    for (int q = 0; q < 4; q++)
-                        store4(target + q * columns * 4, load4(source + w * kLanes + 4 * q));
-            }
-    }
+    for (long h = 0; h < packed_rows; h++)
+        pack_quarters(g, x, b, top + h, packed + h * x_row, columns, phase, row);
 
+    const bool full = g.channels == g.blocks * kLanes;
     const long reach = g.dilation * (g.kernel - 1) - g.padding;
     long h = (first - reach) / g.stride > 0 ? (first - reach) / g.stride : 0;
     for (; h < g.out_height && h * g.stride - g.padding < past; h++) {
-        pack_row(g, gradient, b, h, pixels, g.out_width, 0);
+        // Full blocks of a float32, channels-last image are read where they are.
+        const bool in_place = full && sizeof(T) == sizeof(float) && gradient.channels_last;
+        const float* from = in_place ? (const float*)gradient.at(b, 0, h) : pixels;
+        const long block = in_place ? kLanes : g.out_width * kLanes;
+        const long step = in_place ? g.channels : kLanes;
+        if (!in_place) pack_row(g, gradient, b, h, pixels, g.out_width, 0);
         const float* row_kernels = weight_pointer(weight, b, h, kernels);
         long i = 0, stop = g.kernel;  // the kernel rows that lie within our rows of the input
         const long target = h * g.stride - g.padding;
         while (target + g.dilation * i < first) i++;
         while (target + g.dilation * (stop - 1) >= past) stop--;
-        rows.scatter(g, pixels, row_kernels + i * g.kernel,
+        rows.scatter(g, from, block, step, row_kernels + i * g.kernel,
                      sums + (target + g.dilation * i - first) * wide_row, g.dilation * wide_row,
                      stop - i);
         if (h < begin || h >= end) continue;
         const bool direct = sizeof(T) == sizeof(float) && weight_gradient.channels_last;
         float* result = direct ? (float*)weight_gradient.at(b, 0, h) : kernels + weight_size;
-        rows.weight(g, packed + (h - begin) * g.stride * x_row, g.dilation * x_row, columns, pixels,
-                    result);
+        rows.weight(g, packed + (h - begin) * g.stride * x_row, g.dilation * x_row, columns, from,
+                    block, step, result);
         if (!direct) weight_gradient.write_row(b, h, result);
     }
     for (long q = first; q < past; q++)

@@ -19,6 +19,7 @@ typedef float Quad __attribute__((vector_size(16)));
 typedef uint32_t Bits __attribute__((vector_size(64)));
 typedef uint16_t HalfBits __attribute__((vector_size(32)));
 struct BFloat16 { uint16_t bits; };
+#define PART(v, q) __builtin_shufflevector(v, v, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3)
 
 inline Vector load(const float* p) { Vector v; memcpy(&v, p, sizeof v); return v; }
 inline Quad load4(const float* p) { Quad v; memcpy(&v, p, sizeof v); return v; }
@@ -156,6 +157,43 @@ void pack_row(const Geometry& g, const Image<const T>& image, long b, long h, fl
         else
             for (long w = 0; w < image.width; w++)
                 for (long c = 0; c < n; c++) dst[w * kLanes + c] = read(src[w * g.channels + c]);
+    }
+}
+
+// One padded row to (block, quarter of its channels, columns, 4). Columns stand in the order of
+// their remainder by the dilation, `phase` places for each, so that taps are neighbours.
+template <class T>
+void pack_quarters(const Geometry& g, const Image<const T>& image, long b, long h, float* row,
+                   long columns, long phase, float* buffer) {
+    const bool inside = h >= 0 && h < image.height;
+    if (!inside) {
+        memset(row, 0, g.blocks * columns * kLanes * sizeof(float));
+        return;
+    }
+    const bool direct = g.dilation == 1 && g.channels == g.blocks * kLanes && image.channels_last;
+    if (!direct) pack_row(g, image, b, h, buffer, g.padded_width, g.padding);
+    for (long block = 0; block < g.blocks; block++) {
+        float* to = row + block * columns * kLanes;
+        const auto put = [&](long place, Vector values) {
+            store4(to + place * 4, PART(values, 0));
+            store4(to + (columns + place) * 4, PART(values, 1));
+            store4(to + (2 * columns + place) * 4, PART(values, 2));
+            store4(to + (3 * columns + place) * 4, PART(values, 3));
+        };
+        if (direct) {
+            const T* from = image.at(b, block * kLanes, h);
+            for (long w = 0; w < g.padding; w++) {
+                put(w, Vector{});
+                put(g.padding + image.width + w, Vector{});
+            }
+            for (long w = 0; w < image.width; w++)
+                put(g.padding + w, load(from + w * g.channels));
+        } else {
+            const float* from = buffer + block * g.padded_width * kLanes;
+            for (long start = 0; start < g.dilation; start++)
+                for (long w = start, place = start * phase; w < g.padded_width; w += g.dilation)
+                    put(place++, load(from + w * kLanes));
+        }
     }
 }
 

@@ -39,13 +39,13 @@ inline void forward_pixels(const Geometry& g, const float* x, long x_row, const 
 
 // x_gradient[i, stride*p + dilation*j] += weight[p, i, j] * gradient[p] for `rows` kernel rows.
 template <int K, bool Unit, int R>
-inline void scatter_pixels(const Geometry& g, const float* gradient, const float* weight,
-                           long weight_step, float* x_gradient, long x_row, long rows) {
+inline void scatter_pixels(const Geometry& g, const float* gradient, long step,
+                           const float* weight, long weight_step, float* x_gradient, long x_row, long rows) {
     const long size = K ? K : g.kernel;
     Vector pixel[R];
     const float* taps[R];
     UNROLL for (int r = 0; r < R; r++) {
-        pixel[r] = load(gradient + r * kLanes);
+        pixel[r] = load(gradient + r * step);
         taps[r] = weight + r * weight_step;
     }
     for (long i = 0; i < rows; i++, x_gradient += x_row) {
@@ -81,7 +81,6 @@ inline Vector quarter_sums(const Vector* v) {
 #undef PICK
 }
 
-#define PART(v, q) __builtin_shufflevector(v, v, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3)
 #define QUARTER(v, q)                                                                          \
     __builtin_shufflevector(v, v, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3, 4 * q, 4 * q + 1,     \
                             4 * q + 2, 4 * q + 3, 4 * q, 4 * q + 1, 4 * q + 2, 4 * q + 3,       \
@@ -92,13 +91,13 @@ inline Vector quarter_sums(const Vector* v) {
 template <int K>
 [[gnu::always_inline]] inline void weight_pixel(const Geometry& g, const float* x, long x_row,
                                                 long quarter, const float* gradient,
-                                                float* weight_gradient) {
+                                                long gradient_block, float* weight_gradient) {
     const int size = K ? K : int(g.kernel), chunks = (size + 3) / 4, total = size * chunks;
     constexpr int kBatch = K ? (K * ((K + 3) / 4) + 3) / 4 * 4 : 4;
     for (int start = 0; start < total; start += kBatch) {
         Vector sums[kBatch] = {};
         for (long block = 0; block < g.blocks_per_group; block++) {
-            const Vector pixel = load(gradient + block * g.out_width * kLanes);
+            const Vector pixel = load(gradient + block * gradient_block);
             const Vector quarters[4] = {QUARTER(pixel, 0), QUARTER(pixel, 1), QUARTER(pixel, 2),
                                         QUARTER(pixel, 3)};
             UNROLL for (int q = 0; q < 4; q++) {
@@ -145,7 +144,7 @@ inline void prefetch(const float* row, long floats) {
     for (long i = 0; i < floats; i += 16) __builtin_prefetch(row + i, 0, 2);
 }
 
-// out: block b of pixel p begins at out + b * out_block + p * out_step.
+// out, gradient: block b of pixel p begins at out + b * out_block + p * out_step.
 template <int K, bool Unit>
 void forward_row(const Geometry& g, const float* x, long x_row, const float* weight, float* out,
                  long out_block, long out_step) {
@@ -165,17 +164,17 @@ void forward_row(const Geometry& g, const float* x, long x_row, const float* wei
 }
 
 template <int K, bool Unit>
-void scatter_row(const Geometry& g, const float* gradient, const float* weight, float* x_gradient,
-                 long x_row, long rows) {
+void scatter_row(const Geometry& g, const float* gradient, long gradient_block, long step,
+                 const float* weight, float* x_gradient, long x_row, long rows) {
     const long weight_step = g.groups * g.taps, share = weight_step / g.blocks;
     for (long block = 0; block < g.blocks; block++) {
-        const float* block_gradient = gradient + block * g.out_width * kLanes;
+        const float* block_gradient = gradient + block * gradient_block;
         const float* block_weight = weight + block / g.blocks_per_group * g.taps;
         const float* next = weight + g.out_width * weight_step + block * g.out_width * share;
         float* block_x = x_gradient + block * g.padded_width * kLanes;
         for_pixels(g.out_width, [&]<int R>(long p) {
             prefetch(next + p * share, R * share);
-            scatter_pixels<K, Unit, R>(g, block_gradient + p * kLanes,
+            scatter_pixels<K, Unit, R>(g, block_gradient + p * step, step,
                                        block_weight + p * weight_step, weight_step,
                                        block_x + p * g.stride * kLanes, x_row, rows);
         });
@@ -184,7 +183,7 @@ void scatter_row(const Geometry& g, const float* gradient, const float* weight, 
 
 template <int K>
 void weight_row(const Geometry& g, const float* x, long x_row, long columns, const float* gradient,
-                float* weight_gradient) {
+                long gradient_block, long step, float* weight_gradient) {
     const long quarter = columns * 4, phase = columns / g.dilation;
     for (long group = 0; group < g.groups; group++) {
         const long block = group * g.blocks_per_group;
@@ -197,14 +196,16 @@ void weight_row(const Geometry& g, const float* x, long x_row, long columns, con
             const long next = (g.groups + group) * g.out_width + p;
             prefetch(weight_gradient + next * g.taps, g.taps);
             weight_pixel<K>(g, x + 4 * (block * quarter + place), x_row, quarter,
-                            gradient + (block * g.out_width + p) * kLanes, result);
+                            gradient + block * gradient_block + p * step, gradient_block, result);
         }
     }
 }
 
 using ForwardRow = void (*)(const Geometry&, const float*, long, const float*, float*, long, long);
-using ScatterRow = void (*)(const Geometry&, const float*, const float*, float*, long, long);
-using WeightRow = void (*)(const Geometry&, const float*, long, long, const float*, float*);
+using ScatterRow = void (*)(const Geometry&, const float*, long, long, const float*, float*, long,
+                            long);
+using WeightRow = void (*)(const Geometry&, const float*, long, long, const float*, long, long,
+                           float*);
 struct Rows { ForwardRow forward; ScatterRow scatter; WeightRow weight; };
 
 template <int K>
