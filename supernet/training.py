@@ -118,13 +118,13 @@ class Trainer:
         else:
             forward = functools.partial(self.model, images)
             loss = self._backward(forward, labels, loss_function, 1)
+        loss = average_over_processes(self.model, loss)
         if not math.isfinite(loss):
             rate = self.optimizer.param_groups[0]["lr"]
             raise UserError(
                 f"the loss is {loss} at step {self.step} (learning rate {rate:.3g}); try a smaller "
                 "learning_rate or clip_grad. The last checkpoint is kept."
             )
-        average_gradients(self.model)
         if self.recipe.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
@@ -271,19 +271,26 @@ def seed_everything(seed: int, step: int) -> None:
     torch.manual_seed(number)
 
 
-def average_gradients(model: nn.Module) -> None:
+def average_over_processes(model: nn.Module, loss: float) -> float:
     """Averages gradients over the processes of a distributed run, where there is one.
 
     All processes take the same paths, so the same parameters have gradients everywhere; unlike
     DistributedDataParallel this needs no search for unused parameters.
+
+    Returns:
+        The average loss, the same everywhere: if it is not finite, all processes learn of it.
     """
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
-        return
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= distributed.get_world_size()
+        return loss
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    together = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([loss])])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    parts = together[:-1].split([g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return together[-1].item()
 
 
 def is_main_process() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainings import (
     one_step,
 )
 
+from configs import UserError
 from configs.schema import Train
 from search_space import ChoiceSpace
 from supernet import Supernet, Trainer, fair_paths, fit, uniform_paths
@@ -226,6 +228,9 @@ def train_share(rank: int, processes: int, folder: str) -> None:
         trainer.train_step(images[share], labels[share])
     torch.save(supernet.state_dict(), f"{folder}/{processes}-{rank}.pt")
     if processes > 1:
+        broken = torch.full_like(images[share], math.inf) if rank == 1 else images[share]
+        with pytest.raises(UserError, match="the loss is nan"):  # in all processes
+            trainer.train_step(broken, labels[share])
         torch.distributed.destroy_process_group()
 
 
