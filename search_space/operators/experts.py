@@ -22,30 +22,33 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     instead of 36.
 
     Args:
-        conv: Holds the kernels.
+        conv: Holds the kernels; without bias.
         x: (B, C_in, H, W).
         weights: (B, experts).
     """
     batch = x.shape[0]
     if torch.compiler.is_exporting() and not isinstance(batch, int):
         return mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
-    if conv.bias is None and experts.fits(x, conv.kernel_size, conv.stride, conv.groups):
+    if batch == 1:  # an ordinary convolution
+        kernel = (weights @ conv.weight).view(conv.weight_shape)
+        return F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if experts.fits(x, conv.kernel_size, conv.stride, conv.groups):
         kernels = conv.weight.view(conv.num_experts, *conv.weight_shape)
         padding = conv.padding[0]
         return experts.expert_convolution(x, kernels, weights, conv.stride[0], padding)
     rows, columns = (-(-side // conv.stride[0]) for side in x.shape[2:])
     kernel = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
     depthwise = conv.groups == conv.in_channels
-    if batch == 1 or depthwise or kernel <= 4 * conv.num_experts * rows * columns:
+    if depthwise or kernel <= 4 * conv.num_experts * rows * columns:
         return conv(x, weights)
     return mix_outputs(conv, x, weights)
 
 
 def mix_outputs(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     """All kernels applied, then their outputs mixed."""
-    experts, width = weights.shape[1], conv.out_channels // conv.groups
-    kernels = conv.weight.reshape(experts, conv.groups, width, -1, *conv.kernel_size)
+    count, width = weights.shape[1], conv.out_channels // conv.groups
+    kernels = conv.weight.reshape(count, conv.groups, width, -1, *conv.kernel_size)
     kernels = kernels.transpose(0, 1).flatten(0, 2)  # group-major, as a grouped convolution wants
     out = F.conv2d(x, kernels, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-    out = out.unflatten(1, (conv.groups, experts, width))
+    out = out.unflatten(1, (conv.groups, count, width))
     return (out * weights[:, None, :, None, None, None]).sum(2).flatten(1, 2)
