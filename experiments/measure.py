@@ -100,6 +100,8 @@ def measure(
         shape = (batch, channels, height, width)
         try:
             macs = count_macs(network, shape)
+        except UserError:
+            raise
         except (AssertionError, RuntimeError, ValueError) as error:
             image = f"{channels}x{height}x{width}"
             raise UserError(f"{name} cannot take images of {image}: {error}") from error

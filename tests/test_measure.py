@@ -13,6 +13,7 @@ from configs.errors import UserError
 from evaluators import count_macs, count_params
 from experiments.measure import measure
 from search_space import SearchSpace, build_network, save_architecture
+from search_space.kernels import active_backend
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,14 @@ def test_the_range_of_a_space() -> None:
     networks = measure("quickstart", device="cpu", repeats=3, max_spread=10.0).networks
     assert [network.name for network in networks] == ["smallest", "median", "largest"]
     assert networks[0].macs < networks[1].macs < networks[2].macs
+
+
+def test_a_wrong_choice_of_kernel_is_named(monkeypatch) -> None:
+    monkeypatch.setenv("EVOLUTE_INVOLUTION", "fastest")
+    active_backend.cache_clear()
+    with pytest.raises(UserError, match=r"^EVOLUTE_INVOLUTION=fastest: expected one of"):
+        measure("evolute_rednet26", device="cpu", input_size=32)
+    active_backend.cache_clear()
 
 
 def test_a_timm_model_at_another_size() -> None:
