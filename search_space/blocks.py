@@ -48,6 +48,14 @@ class Bottleneck(nn.Module):
         self.expand = conv_norm(width, out_channels, act=False)
         self.shortcut = Shortcut(in_channels, out_channels, stride)
 
+    def init_weights(self) -> None:
+        """The block starts as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
+
+        Involution multiplies the map with itself, in effect: without trained norms, a deep
+        network of them would overflow.
+        """
+        nn.init.zeros_(self.expand[1].weight)  # type: ignore[arg-type]
+
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.expand(F.relu(operator(self.reduce(x)), inplace=True))
         return F.relu(out + self.shortcut(x), inplace=True)

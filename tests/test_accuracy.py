@@ -46,8 +46,8 @@ def supernet() -> Supernet:
     """Trained for a moment, so that accuracies differ between architectures."""
     seed_everything(0, 0)
     recipe = Train(epochs=1, batch_size=16, learning_rate=0.05, sampling="uniform")
-    trainer = Trainer(Supernet(small_space()), recipe, 60, 0)
-    for step in range(30):
+    trainer = Trainer(Supernet(small_space()), recipe, 90, 0)
+    for step in range(90):
         trainer.train_step(*class_images(16, 100 + step))
     return trainer.model.eval()
 

@@ -74,7 +74,8 @@ def test_forward_at_full_size(name: str) -> None:
     images = torch.zeros(1, 3, 224, 224)
     width = 160 if name == "evolute_ghostnet" else 2048
     assert network.stages(network.stem(images)).shape == (1, width, 7, 7)
-    assert network(torch.randn(1, 3, 224, 224)).shape == (1, 1000)
+    logits = network(torch.randn(1, 3, 224, 224))
+    assert logits.shape == (1, 1000) and logits.isfinite().all()  # also before any training
 
 
 @torch.no_grad()
