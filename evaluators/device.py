@@ -181,3 +181,17 @@ def _cpu_info() -> dict[str, str]:
     first = path.read_text().split("\n\n")[0] if path.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """So many CPU threads inside PyTorch's operators, and afterwards as many as before.
+
+    Ray leaves every worker with one, whatever it owns: the number is always set, never inherited.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,7 +18,13 @@ import torch
 from torch import nn
 
 from configs.errors import UserError
-from evaluators.device import Fingerprint, exclusive_device, fingerprint, shared_device
+from evaluators.device import (
+    Fingerprint,
+    exclusive_device,
+    fingerprint,
+    shared_device,
+    torch_threads,
+)
 from evaluators.reference import (
     REFERENCE_SHAPE,
     load_reference_ms,
@@ -114,7 +119,7 @@ def measure_latency(
 
     network_fingerprint, unit = about(input_shape, runtime), about(REFERENCE_SHAPE, "eager")
     example = _example(input_shape, device, dtype)
-    with _torch_threads(threads), torch.inference_mode():
+    with torch_threads(threads), torch.inference_mode():
         with shared_device(device):
             program = prepare(model, example, runtime, threads=threads, channels_last=channels_last)
             image = _example(REFERENCE_SHAPE, device, dtype)
@@ -246,14 +251,3 @@ def _example(shape: Sequence[int], device: torch.device, dtype: str) -> torch.Te
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise UserError(f"dtype: {dtype!r} is unknown; choose float32, bfloat16 or float16")
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device, kind)
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Ray leaves every worker with one thread, so the number is always set, never inherited."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

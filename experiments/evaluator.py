@@ -20,6 +20,7 @@ from evaluators import (
     shared_device,
 )
 from evaluators.accuracy import inherited_accuracy
+from evaluators.device import torch_threads
 from experiments.data import Splits, load_splits
 from experiments.devices import resolve_device
 from experiments.train import load_supernet
@@ -101,7 +102,10 @@ class SupernetEvaluator:
 
     def accuracy(self, architecture: Architecture) -> float:
         """Top-1 in percent on the search-validation split, weights inherited."""
-        with shared_device(resolve_device(self.config.device)):
+        search, threads = self.config.search, torch.get_num_threads()
+        if search.workers > 1:
+            threads = max(int(search.cpus_per_worker), 1)
+        with shared_device(resolve_device(self.config.device)), torch_threads(threads):
             splits = self.splits
             return inherited_accuracy(
                 self.supernet, architecture, splits.calibration, splits.validation
@@ -110,8 +114,6 @@ class SupernetEvaluator:
     @property
     def supernet(self) -> Supernet:
         if self._supernet is None:
-            if self.config.search.workers > 1:  # Ray leaves a worker one thread, whatever it owns
-                torch.set_num_threads(max(int(self.config.search.cpus_per_worker), 1))
             self._supernet = load_supernet(self.config, self.workspace)
         return self._supernet
 

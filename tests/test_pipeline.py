@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from spaces import random_images
 
 from configs import Config, UserError, load_config
 from experiments import cli
+from experiments.evaluator import SupernetEvaluator
 from experiments.retrain import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
@@ -151,6 +153,25 @@ def test_the_search_never_sees_the_test_split(story: Story) -> None:
     assert all(now[file] == story.after_refusal[file] for file in supernet)
     assert [state for _, state, *_ in story.searched] == ["COMPLETE"] * TRIALS
     assert trials(story.workspace) == story.searched
+
+
+def test_judging_a_network_leaves_the_number_of_threads(story: Story) -> None:
+    """Workers are given one thread each; what the driver trains afterwards must have them all."""
+    search = dataclasses.replace(story.config.search, workers=2)
+    config = dataclasses.replace(
+        story.config,
+        search=search,
+        data=dataclasses.replace(story.config.data, root=str(story.folder / "digits")),
+    )
+    evaluator = SupernetEvaluator(config, story.workspace)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        evaluator.latencies(evaluator.supernet.extract(("conv3", "inv3", "conv3")))
+        assert 0 <= evaluator.accuracy(("conv3", "inv3", "conv3")) <= 100
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_on_disk(story: Story) -> None:

@@ -37,9 +37,9 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
         padding = conv.padding[0]
         return experts.expert_convolution(x, kernels, weights, conv.stride[0], padding)
     rows, columns = (-(-side // conv.stride[0]) for side in x.shape[2:])
-    kernel = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
+    taps = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
     depthwise = conv.groups == conv.in_channels
-    if depthwise or kernel <= 4 * conv.num_experts * rows * columns:
+    if depthwise or taps <= 4 * conv.num_experts * rows * columns:
         return conv(x, weights)
     return mix_outputs(conv, x, weights)
 
