@@ -95,10 +95,10 @@ class OperatorsTable:
         heads = [f"{c} × {s}²: {head}" for c, s in self.shapes for head in ("params", "MACs", "ms")]
         lines += [
             "",
-            "Channels (in = out) × pixels, stride 1, every option at its default, as deployed: "
-            "`asymmetric`, `diverse_branch` and `do_conv` are fused into one convolution. "
-            "Latency is the median of one forward pass, without the batch norm behind it. "
-            f"Measured on {self.date.isoformat()}: {self._setting()}.",
+            "Channels (in = out) × pixels, stride 1, every option not named at its default, as "
+            "deployed: `asymmetric`, `diverse_branch` and `do_conv` are fused into one "
+            "convolution. Latency is the median of one forward pass, without the batch norm behind "
+            f"it. Measured on {self.date.isoformat()}: {self._setting()}.",
             "",
             f"| operator | {' | '.join(heads)} |",
             "|---|" + "---:|" * len(heads),

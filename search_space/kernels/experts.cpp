@@ -13,8 +13,6 @@
 
 namespace {
 
-#define UNROLL _Pragma("GCC unroll 32")
-
 constexpr int kTile = 2 * kLanes;     // output channels of a task
 constexpr long kOutputs = 512L << 10; // bytes of the outputs a task works on
 

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#define UNROLL _Pragma("GCC unroll 32")
+
 namespace {
 
 constexpr int kLanes = 16;

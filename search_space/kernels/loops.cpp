@@ -6,7 +6,6 @@
 
 namespace {
 
-#define UNROLL _Pragma("GCC unroll 32")
 // Keeps a pointer in a register of its own. Left alone, the compiler turns "pointer r, offset j"
 // into R * K addresses, more than there are registers.
 #define OPAQUE(pointer) asm("" : "+r"(pointer))
