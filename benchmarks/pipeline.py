@@ -30,7 +30,7 @@ from rich.table import Table
 from configs import load_config
 from evaluators import measure_latency
 from evaluators.accuracy import measure_accuracy, recalibrate
-from experiments.tracking import Tracker
+from experiments.tracking.tracker import Tracker
 from search import SearchProgress, TrialRecord, run_search
 from search_space import Architecture, ChoiceSpace, SearchSpace
 from supernet import Supernet, Trainer

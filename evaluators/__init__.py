@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from configs.errors import TooNoisy
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.device import exclusive_device, fingerprint, fingerprint_key, shared_device
-from evaluators.latency import Latency, TooNoisy, measure_latency
+from evaluators.latency import Latency, measure_latency
 from evaluators.runtime import deployed
 
 __all__ = [

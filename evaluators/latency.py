@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from configs.errors import UserError
+from configs.errors import TooNoisy, UserError
 from evaluators.device import (
     Fingerprint,
     exclusive_device,
@@ -42,10 +42,6 @@ MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this ac
 REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
 WARM_UP_CALLS = 10
 WARM_UP_MS = 1000.0
-
-
-class TooNoisy(RuntimeError):
-    """The machine was too restless for a number; not an error of the network."""
 
 
 @dataclass(frozen=True)

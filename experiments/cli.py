@@ -198,7 +198,7 @@ def operators(
 ) -> None:
     """List all operators with their equation, params, MACs and latency on this device."""
     from experiments.console import console
-    from experiments.operators_table import SHAPES, operators_table, write_markdown
+    from experiments.operators import SHAPES, operators_table, write_markdown
 
     shapes = SHAPES if channels is None else ((channels, size),)
     table = operators_table(shapes, runtime=runtime, device=device)
@@ -229,6 +229,20 @@ def ui(
     open_ui(_store(place, set_ or (), out), port, host, _say)
 
 
+@app.command(epilog="Example:  evolute sync runs/quickstart http://localhost:5000")
+def sync(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work directory.")],
+    uri: Annotated[
+        str | None,
+        typer.Argument(metavar="[URI]", help="Tracking URI; default: the one it was tracked with."),
+    ] = None,
+) -> None:
+    """Upload to MLflow what an unreachable tracking server missed."""
+    from experiments.tracking.uploader import upload
+
+    _say(f"{upload(directory, uri)} events uploaded.")
+
+
 @app.command(epilog="Example:  evolute init photos.yaml --images photos/")
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file to write.")],
@@ -240,7 +254,7 @@ def init(
     ] = "cifar10_cpu",
 ) -> None:
     """Write a commented configuration for your own image folder."""
-    from experiments.init import write_config
+    from experiments.new_config import write_config
 
     write_config(images, file, preset)
     _say(f"Wrote {file}. Read it, then: evolute run {file}")

@@ -21,7 +21,7 @@ from evaluators import (
 )
 from evaluators.accuracy import inherited_accuracy
 from evaluators.device import torch_threads
-from experiments.data import Splits, load_splits
+from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
 from experiments.train import load_supernet
 from experiments.workspace import Workspace

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs import Config, UserError, load_config
 from experiments.console import busy, console
-from experiments.report import pick
+from experiments.reporting.report import pick
 from experiments.retrain import retrain_architecture
 from experiments.run import comparison
 from experiments.workspace import Workspace, open_tracker, open_workspace

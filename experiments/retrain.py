@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs import Config, config_to_dict
+from configs.atomic import write_atomically
 from evaluators import TooNoisy, count_macs, count_params, deployed
 from evaluators.accuracy import measure_accuracy
 from experiments.console import console, step_progress
-from experiments.data import Splits, load_splits
+from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
 from experiments.evaluator import time_network
 from experiments.export import export_onnx
-from experiments.journal import write_atomically
 from experiments.train import load_supernet
 from experiments.workspace import Workspace
 from search_space import Architecture, SearchSpace, build_network, save_architecture
@@ -29,7 +29,7 @@ from supernet.checkpoint import save_weights
 from supernet.training import seed_everything
 
 if TYPE_CHECKING:
-    from experiments.tracking import Run, Tracker
+    from experiments.tracking.tracker import Run, Tracker
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _train_seed(
     export = export_onnx(shipped, size, seed_folder / "model.onnx")
     if export.message:
         console.print(f"[yellow]{export.message}[/]")
-    from experiments.pictures import plot_curves
+    from experiments.reporting.plots import plot_curves
 
     plot_curves(history, seed_folder / "curves.png")
     write_atomically(metrics_file, json.dumps(metrics, indent=1))

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from configs import Config
 from experiments.console import console
-from experiments.pictures import metric_text
-from experiments.report import pick
+from experiments.reporting.plots import metric_text
+from experiments.reporting.report import pick
 from experiments.retrain import Retrained, retrain_architecture
 from experiments.search import search_architectures
 from experiments.train import train_supernet

@@ -12,15 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs import Config, UserError
+from configs.atomic import write_atomically
 from evaluators import TooNoisy
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
 from experiments.evaluator import SupernetEvaluator, latency_fingerprint
-from experiments.journal import write_atomically
-from experiments.report import front_table, write_report
+from experiments.reporting.report import front_table, write_report
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, pareto_front, run_search
-from search.profile import (
+from search.space_profile import (
     SpaceProfile,
     check_feasible,
     profile_space,
@@ -29,7 +29,7 @@ from search.profile import (
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
-    from experiments.tracking import Tracker
+    from experiments.tracking.tracker import Tracker
 
 
 def search_architectures(

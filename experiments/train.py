@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from configs import Config, UserError
+from configs.atomic import write_atomically
 from evaluators.accuracy import inherited_accuracy
 from experiments.console import console, step_progress
-from experiments.data import Splits, describe, load_splits
+from experiments.data.splits import Splits, describe, load_splits
 from experiments.devices import join_distributed_run, resolve_device
-from experiments.journal import write_atomically
 from experiments.workspace import Workspace
 from search_space import SearchSpace
 from supernet import Supernet, Trainer, fit
@@ -21,7 +21,7 @@ from supernet.checkpoint import load_weights, save_weights
 from supernet.training import is_main_process, seed_everything
 
 if TYPE_CHECKING:
-    from experiments.tracking import Tracker
+    from experiments.tracking.tracker import Tracker
 
 PROBES = 3  # architectures whose accuracy is followed during training
 PROBED = 5  # times during training
@@ -72,7 +72,7 @@ def train_supernet(config: Config, workspace: Workspace, tracker: Tracker | None
     if is_main_process():
         save_weights(workspace.weights, supernet)
         if child is not None:
-            from experiments.pictures import plot_curves
+            from experiments.reporting.plots import plot_curves
 
             curves = workspace.history.with_name("curves.png")
             plot_curves(history, curves)

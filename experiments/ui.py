@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import UserError
-from experiments.journal import Journal
-from experiments.store import check_uri, import_mlflow, local_uri, open_client
-from experiments.upload import upload
+from experiments.tracking.journal import Journal
+from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
+from experiments.tracking.uploader import upload
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs import Config, UserError, config_to_dict, load_config
-from experiments.journal import redact, write_atomically
+from configs.atomic import write_atomically
+from experiments.tracking.journal import redact
 
 if TYPE_CHECKING:
-    from experiments.tracking import Tracker
+    from experiments.tracking.tracker import Tracker
 
 SUPERNET_KEYS = ("seed", "space", "data", "train")  # fixed once a supernet is being trained
 STUDY_KEYS = ("evaluate",)  # likewise once a study has begun; its fingerprint guards `latency`
@@ -82,7 +83,7 @@ def open_workspace(config: Config, out: Path | None = None) -> Workspace:
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     """The MLflow run of a work directory: configuration, seed and code version are logged."""
-    from experiments.tracking import Tracker, code_version
+    from experiments.tracking.tracker import Tracker, code_version
 
     params = config_to_dict(config)
     params.pop("space")  # its file is an artifact; hundreds of parameters would bury the others

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.profile import MetricRange, SpaceProfile, check_feasible, profile_space
-from search.records import SearchProgress, SearchResult, TrialRecord, pareto_front
 from search.run import SAMPLERS, run_search
+from search.space_profile import MetricRange, SpaceProfile, check_feasible, profile_space
+from search.trials import SearchProgress, SearchResult, TrialRecord, pareto_front
 
 __all__ = [
     "SAMPLERS",

@@ -14,7 +14,8 @@ from configs.errors import UserError
 from search.front import hypervolume, losses_of, reference_point
 from search.progress import ProgressDisplay
 from search.proposals import Proposer
-from search.records import (
+from search.study import SearchStudy
+from search.trials import (
     UNNUMBERED,
     SearchProgress,
     SearchResult,
@@ -23,7 +24,6 @@ from search.records import (
     judge,
     pareto_front,
 )
-from search.study import SearchStudy
 
 if TYPE_CHECKING:
     from search_space import Architecture

@@ -6,7 +6,7 @@ import sys
 import time
 from types import TracebackType
 
-from search.records import SearchProgress
+from search.trials import SearchProgress
 
 PLAIN_INTERVAL_S = 10.0  # between two lines where there is no terminal
 

@@ -12,8 +12,8 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from search.records import TrialRecord, pareto_front
 from search.study import parameters_of
+from search.trials import TrialRecord, pareto_front
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace

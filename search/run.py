@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from search.progress import ProgressDisplay
-from search.records import SearchProgress, SearchResult, TrialRecord
+from search.trials import SearchProgress, SearchResult, TrialRecord
 
 if TYPE_CHECKING:
     from search.driver import SearchDriver
@@ -123,7 +123,7 @@ def _execute(
     cpus_per_worker: float,
     gpus_per_worker: float,
 ) -> None:
-    from search.execution import StudySearcher, execute, pickle_evaluator, ray_session
+    from search.executors.ray import StudySearcher, execute, pickle_evaluator, ray_session
 
     pickled = pickle_evaluator(evaluator)
     searcher = StudySearcher(driver.propose, driver.finish)

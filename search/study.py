@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from configs.errors import UserError
-from search.records import TrialRecord
+from search.trials import TrialRecord
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace

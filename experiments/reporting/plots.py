@@ -1,0 +1,245 @@
+"""Pictures for people: the front, the architectures as coloured strips, the training curves.
+
+All are PNG files, drawn without a display and written atomically.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.atomic import write_atomically
+from experiments.reporting.colours import colours_of, ink_on
+from search.trials import SearchResult, TrialRecord
+from search_space import ChoiceSpace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LABELS = {
+    "accuracy": "accuracy (%)",
+    "latency_ms": "latency (ms)",
+    "params": "parameters",
+    "macs": "MACs",
+    "memory_mb": "memory (MB)",
+}
+FRONT, OTHER, INFEASIBLE = "#d55e00", "#9a9a9a", "#c4c4c4"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    write_atomically(path, data.getvalue())
+    return path
+
+
+def _style(axes: Axes, x: str, y: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_xlabel(LABELS.get(x, x))
+    axes.set_ylabel(LABELS.get(y, y))
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    for name, axis in ((x, axes.xaxis), (y, axes.yaxis)):
+        if name in ("params", "macs"):
+            axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def front_axes(objectives: Mapping[str, str]) -> tuple[str, str]:
+    """Which metrics to draw: the first that is minimised against the first that is maximised.
+
+    Where all objectives point one way, the second against the first; a single one against the
+    trial's number, called ``number``.
+    """
+    down = [name for name, direction in objectives.items() if direction == "minimize"]
+    up = [name for name, direction in objectives.items() if direction == "maximize"]
+    if up and down:
+        return down[0], up[0]
+    names = [*objectives, "number"]
+    return names[1], names[0]
+
+
+def _value(record: TrialRecord, name: str) -> float | None:
+    return float(record.number) if name == "number" else record.metrics.get(name)
+
+
+def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float, float]]:
+    pairs = [(_value(record, x), _value(record, y)) for record in records]
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
+
+
+def plot_front(result: SearchResult, path: Path) -> Path:
+    """All trials, and the front on top with the index of each member (see `front_axes`).
+
+    Infeasible trials that were never evaluated in full are ticks on the axis of what is known of
+    them; dashed lines are the bounds.
+    """
+    x, y = front_axes(result.objectives)
+    figure = _figure(7.2, 4.6)
+    axes = figure.add_subplot()
+    complete = [record for record in result.trials if record.state == "complete"]
+    rejected = [record for record in result.trials if record.state == "infeasible"]
+    members = {record.number for record in result.front}  # drawn as they were measured last
+    others = [record for record in complete if record.number not in members]
+    _scatter(axes, _points(others, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
+             label=f"{len(complete)} trials")  # fmt: skip
+    if rejected:
+        label = f"{len(rejected)} infeasible"
+        _scatter(axes, _points(rejected, x, y), s=22, marker="x", color=INFEASIBLE)
+        known = [r.metrics[x] for r in rejected if x in r.metrics and y not in r.metrics]
+        axes.plot(known, [0.012] * len(known), "|", color=OTHER, markersize=9, clip_on=False,
+                  transform=axes.get_xaxis_transform(), label=label)  # fmt: skip
+    _draw_front(axes, result, x, y)
+    if x in result.constraints:
+        axes.axvline(result.constraints[x], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
+    if y in result.constraints:
+        axes.axhline(result.constraints[y], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
+    _style(axes, x, y)
+    axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.04))
+    figure.draw_without_rendering()  # fixes the scale
+    _number_front(axes, result, x, y)
+    return _save(figure, path)
+
+
+def _scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) -> None:
+    if points:
+        axes.scatter(*zip(*points), **options)
+
+
+def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
+    """The front's members, numbered; joined by steps where the picture shows every objective."""
+    members = sorted(_points(result.front, x, y))
+    if not members:
+        return
+    xs, ys = zip(*members)
+    if len(result.objectives) == 2:
+        steps = "steps-post" if result.objectives.get(x) == "minimize" else "steps-pre"
+        axes.plot(xs, ys, color=FRONT, linewidth=1.4, alpha=0.7, drawstyle=steps, zorder=2)
+    axes.scatter(xs, ys, s=52, color=FRONT, edgecolors="white", linewidths=1, zorder=3,
+                 label=f"front ({len(members)})")  # fmt: skip
+
+
+def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
+    """The index beside each member, on the side where nothing can lie; crowded ones step aside."""
+    side = -1 if result.objectives.get(x) == "minimize" else 1
+    placed: list[tuple[float, float]] = []
+    for index, record in enumerate(result.front):
+        for point in _points([record], x, y):
+            left, bottom = axes.transData.transform(point) / axes.figure.dpi * 72  # in points
+            shift = side * 8.0
+            while any(abs(left + shift - a) < 11 and abs(bottom - b) < 9 for a, b in placed):
+                shift += side * 11
+            placed.append((left + shift, bottom))
+            axes.annotate(str(index), point, (shift, 3), textcoords="offset points",
+                          ha="center", fontsize=8.5)  # fmt: skip
+
+
+def short_number(value: float) -> str:
+    """A count for people: 1234567 -> 1.23M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric's value as pictures and tables write it."""
+    if name == "accuracy":
+        return f"{value:.2f}%"
+    if name.endswith("_ms"):
+        return f"{value:.3g} ms"
+    return short_number(value)
+
+
+def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path: Path) -> Path:
+    """One strip per record, one cell per layer, coloured by candidate; the fastest on top.
+
+    The number on the left is the record's place in ``records``, which is the index to pick a
+    member of a front by. Stages stand apart. Without a latency the order stays.
+    """
+    order = sorted(range(len(records)), key=lambda i: records[i].metrics.get("latency_ms", 0.0))
+    colours = colours_of(space)
+    cell = max(0.36, 0.095 * max(map(len, colours)))
+    gap, height = 0.16, 0.34
+    stages = [layer.stage - space.layers[0].stage for layer in space.layers]
+    lefts = [index * cell + stage * gap for index, stage in enumerate(stages)]
+    names = [name for name in LABELS if any(name in record.metrics for record in records)]
+    shown = [name for name in names if name != "memory_mb"]
+    short = {"latency_ms": "latency", "macs": "MACs"}
+    right, text_width = lefts[-1] + cell, 0.95
+    width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
+    total = 1.3 + len(records) * height
+    figure = _figure(max(width, 4.0), total)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-0.7, max(width, 4.0) - 0.7)
+    axes.set_ylim(total - 0.35, -0.35)
+    axes.axis("off")
+    for position, name in enumerate(shown):
+        axes.text(right + text_width * (position + 0.95), -0.12, short.get(name, name),
+                  ha="right", fontsize=8, color="#666666")  # fmt: skip
+    for row, index in enumerate(order):
+        record, top = records[index], row * height
+        axes.text(-0.18, top + height / 2, str(index), ha="right", va="center", fontsize=9)
+        for left, name in zip(lefts, record.architecture):
+            _cell(axes, left, top, cell - 0.03, height - 0.05, name, colours[name])
+        for position, name in enumerate(shown):
+            if name in record.metrics:
+                axes.text(right + text_width * (position + 0.95), top + height / 2,
+                          metric_text(name, record.metrics[name]), ha="right", va="center",
+                          fontsize=8.5)  # fmt: skip
+    below = len(records) * height
+    for position, (name, colour) in enumerate(colours.items()):
+        _cell(axes, position * cell, below + 0.42, cell - 0.03, height - 0.05, name, colour)
+    note = "above: layers from the image (left) to the classifier; below: every candidate"
+    axes.text(0, below + 0.22, note, fontsize=7.5, color="#666666", va="center")
+    return _save(figure, path)
+
+
+def _cell(
+    axes: Axes, left: float, top: float, width: float, height: float, name: str, colour: str
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((left, top), width, height, facecolor=colour, linewidth=0))
+    axes.text(left + width / 2, top + height / 2, name, ha="center", va="center_baseline",
+              fontsize=6.8, color=ink_on(colour))  # fmt: skip
+
+
+def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str = "") -> Path:
+    """Training curves: one mapping of metrics per epoch; ``epoch`` counts from 1 where given.
+
+    Metrics with the same last word share a panel: ``loss`` with ``validation_loss``.
+    """
+    names = [n for n in dict.fromkeys(n for row in history for n in row) if n != "epoch"]
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
+    figure = _figure(4.2 * max(len(panels), 1), 3.4)
+    colours = ("#0072b2", FRONT, "#009e73", "#cc79a7")
+    for position, (panel, members) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), position + 1)
+        for name, colour in zip(members, colours):
+            rows = [(row.get("epoch", i + 1), row[name])
+                    for i, row in enumerate(history) if name in row]  # fmt: skip
+            axes.plot(*zip(*rows), color=colour, linewidth=1.8, label=name,
+                      marker="o" if len(rows) < 3 else "")  # fmt: skip
+        _style(axes, "epoch", panel)
+        if len(members) > 1:
+            axes.legend(frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return _save(figure, path)

@@ -1,0 +1,126 @@
+"""The local copy of everything that is tracked: one JSON line per event, in the work directory.
+
+A search appends to the journal and never waits for a tracking server. Whoever uploads (the
+background thread of the driver, or `evolute sync` later) reads the journal from where the last
+upload ended. Three files share the work directory with the study and the checkpoints:
+
+- ``tracking.jsonl``       the events, append-only;
+- ``tracking.files/``      texts and files that would otherwise be gone by the time of the upload;
+- ``tracking.state.json``  for every store, the byte of the journal up to which it has everything,
+  and the store's id of the parent run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from configs.atomic import write_atomically
+
+Event = dict[str, Any]
+
+
+def redact(text: str) -> str:
+    """``scheme://user:password@host`` without the user and the password."""
+    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
+
+
+class Journal:
+    """The events of one work directory; safe to append to from several threads and processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        self.path = self.directory / "tracking.jsonl"
+        self.files = self.directory / "tracking.files"
+        self._state = self.directory / "tracking.state.json"
+        self._lock = threading.Lock()
+        self._end_torn_line()
+
+    def _end_torn_line(self) -> None:
+        """A process killed while it wrote leaves half a line; the next event must not join it."""
+        if self.size:
+            with self.path.open("rb+") as stream:
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    stream.write(b"\n")
+
+    @property
+    def size(self) -> int:
+        """Length of the journal in bytes."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def append(self, event: Event) -> None:
+        """Write one event, stamped with the time in milliseconds, through to the disk's cache."""
+        line = json.dumps({"time": int(time.time() * 1000), **event}) + "\n"
+        with self._lock:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            # One unbuffered write of one line: the lines of two processes never mix.
+            with self.path.open("ab", buffering=0) as stream:
+                stream.write(line.encode())
+
+    def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
+        """Each complete event from byte ``offset`` on, with the byte where the next one starts."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return  # still being written
+                offset += len(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue  # the torn line of a killed process
+                yield event, offset
+
+    def keep(self, path: Path, run: str, folder: str) -> str:
+        """Where an artifact will be found at the time of the upload, relative to the directory.
+
+        What lies in the work directory stays where it is; anything else is copied.
+        """
+        path = path.resolve()
+        if path.is_relative_to(self.directory):
+            return str(path.relative_to(self.directory))
+        target = self.files / run / folder / path.name
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            write_atomically(target, path.read_bytes())
+        return str(target.relative_to(self.directory))
+
+    def uploaded(self, store: str) -> int:
+        """The byte up to which ``store`` has everything; 0 for a store not seen before."""
+        return int(self._state_of_stores().get(store, {}).get("offset", 0))
+
+    def mark_uploaded(self, store: str, offset: int, run_id: str) -> None:
+        """Remember that ``store`` has everything before byte ``offset``, under ``run_id``."""
+        state = {**self._state_of_stores(), store: {"offset": offset, "run_id": run_id}}
+        write_atomically(self._state, json.dumps(state))
+
+    def _state_of_stores(self) -> dict[str, dict[str, Any]]:
+        try:
+            return json.loads(self._state.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}  # uploading again is harmless: every event can be applied twice
+
+    @contextmanager
+    def uploading(self) -> Iterator[bool]:
+        """Whether this process may upload now: at most one does, or runs would appear twice."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / ".tracking.lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True

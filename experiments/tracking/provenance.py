@@ -1,0 +1,75 @@
+"""Where a result came from, as flat texts: the configuration and the code.
+
+Together with the seeds (which are keys of the configuration) and the device's fingerprint, this is
+what a run needs in order to be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from experiments.tracking.journal import redact
+
+LONGEST_VALUE = 5000  # characters of a parameter or a tag; MLflow refuses more than 6000
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration as MLflow parameters: ``{"search": {"trials": 9}}`` -> search.trials.
+
+    Lists of mappings get an index (``stages.0.width``), other values are written as JSON; passwords
+    in URLs are left out, very long values are cut.
+    """
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        elif _is_list_of_mappings(value):
+            flat |= flatten({str(i): item for i, item in enumerate(value)}, f"{name}.")
+        else:
+            flat[name] = _text(value)
+    return flat
+
+
+def _is_list_of_mappings(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and len(value) > 0 and all(isinstance(item, Mapping) for item in value)
+
+
+def _text(value: Any) -> str:
+    text = redact(value if isinstance(value, str) else json.dumps(value, default=str))
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def code_version() -> dict[str, str]:
+    """Which code runs: package version, Python and torch versions, and the git commit, if any.
+
+    ``git.commit`` and ``git.dirty`` are there only when this very file is under version control,
+    and not when it was installed into an environment that lies in somebody else's checkout.
+    """
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in ("evolute", "torch", "timm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    if _git("ls-files", "--error-unmatch", __file__):
+        found["git.commit"] = _git("rev-parse", "HEAD")
+        found["git.dirty"] = str(bool(_git("status", "--porcelain", "-uno"))).lower()
+    return found
+
+
+def _git(*arguments: str) -> str:
+    """What git prints, or nothing where there is no git, no repository or no answer."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Where architectures are evaluated."""

@@ -1,0 +1,220 @@
+"""Ray Tune as the executor: it runs what a search proposes and reports what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import cloudpickle, tune
+from ray.job_config import JobConfig
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from configs.errors import UserError
+from search.executors.ray_worker import ArchitectureTrial
+
+if TYPE_CHECKING:
+    from search_space import Architecture
+
+RETRIES = 2  # of a trial whose worker died; an exception in the evaluator is never retried
+OBJECT_STORE_BYTES = 256 * 2**20  # instead of a third of the memory; it holds the evaluator only
+
+
+class StudySearcher(Searcher):
+    """Hands Tune the search's proposals and hands the search Tune's results.
+
+    `propose` gives an architecture or None when there are no more; `finish` takes it back with
+    what the worker returned, or with None where its worker died more than `RETRIES` times.
+    Tune logs and swallows what is raised while it handles a result, so that is kept in `error`
+    and raised by `StopOnError` a moment later.
+    """
+
+    def __init__(
+        self,
+        propose: Callable[[], Architecture | None],
+        finish: Callable[[Architecture, list[Any] | None], None],
+    ) -> None:
+        super().__init__()
+        self._propose, self._finish = propose, finish
+        self._running: dict[str, Architecture] = {}
+        self.error: BaseException | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        architecture = self._propose()
+        if architecture is None:
+            return Searcher.FINISHED
+        self._running[trial_id] = architecture
+        return {"architecture": list(architecture)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        architecture = self._running.pop(trial_id)
+        try:
+            self._finish(architecture, result["outcome"] if result else None)
+        except BaseException as raised:
+            self.error = raised
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the only state there is."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+
+class StopOnError(Stopper):
+    """Ends the run between two events once something went wrong or a signal arrived."""
+
+    def __init__(self, searcher: StudySearcher, own_ray: bool) -> None:
+        self._searcher, self._own_ray = searcher, own_ray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves its stopper, and never loads it here; a callback can't be pickled
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        error = self._searcher.error
+        if error is None:
+            return False
+        if isinstance(error, Exception) or self._own_ray:
+            raise error
+        # Tune frees its workers on an Exception only. That takes seconds, which nobody who
+        # presses Ctrl-C should wait for where Ray is shut down with its workers anyway.
+        raise RuntimeError("interrupted") from error
+
+
+def execute(
+    searcher: StudySearcher,
+    pickled_evaluator: bytes,
+    *,
+    trials: int,
+    workers: int,
+    cpus_per_worker: float,
+    gpus_per_worker: float,
+    own_ray: bool,
+) -> None:
+    """Runs up to `trials` trials on `workers` long-lived processes; blocks until all are done.
+
+    Raises what stands in `searcher.error` in the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="evolute-tune-") as folder:
+        try:
+            tune.run(
+                tune.with_parameters(ArchitectureTrial, pickled_evaluator=pickled_evaluator),
+                name="search",
+                search_alg=searcher,
+                stop=StopOnError(searcher, own_ray),
+                num_samples=trials,
+                max_concurrent_trials=workers,
+                resources_per_trial={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
+                reuse_actors=True,
+                max_failures=RETRIES,
+                raise_on_failed_trial=False,
+                storage_path=folder,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                verbose=0,
+            )
+        except Exception:
+            if searcher.error is None:
+                raise
+    if searcher.error is not None:
+        raise searcher.error
+
+
+def pickle_evaluator(evaluator: Any) -> bytes:
+    """The evaluator as workers receive it."""
+    try:
+        return cloudpickle.dumps(evaluator)
+    except Exception as error:
+        raise UserError(
+            f"the evaluator can't be sent to a worker ({type(error).__name__}: {error}); "
+            "let it load what can't be pickled when it is first called"
+        ) from error
+
+
+@contextlib.contextmanager
+def ray_session(
+    address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float
+) -> Iterator[bool]:
+    """A quiet Ray: the caller's if one is running, that at `address`, or a local one.
+
+    Only what was started or joined here is left again at the end; whether it was, is yielded.
+
+    Raises:
+        UserError: No cluster at `address`, or none of its nodes has what one worker needs.
+    """
+    owned = not ray.is_initialized()
+    _be_quiet()
+    if owned:
+        _start_ray(address, max(os.cpu_count() or 1, round(workers * cpus_per_worker)))
+    try:
+        _check_resources({"CPU": cpus_per_worker, "GPU": gpus_per_worker})
+        yield owned
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def _be_quiet() -> None:
+    """Tune's files and messages repeat what the study and our own progress say."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+def _start_ray(address: str | None, local_cpus: int) -> None:
+    # Workers look for modules where this process does, whatever folder it was started from.
+    search_path = [os.path.abspath(folder) for folder in sys.path if os.path.isdir(folder or ".")]
+    options: dict[str, Any] = {
+        "job_config": JobConfig(_py_driver_sys_path=search_path),
+        "log_to_driver": False,
+        "logging_level": logging.CRITICAL,
+    }
+    if address is None:
+        ray.init(
+            address="local",
+            num_cpus=local_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **options,
+        )
+        return
+    try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, **options)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"address {address!r}: no Ray cluster can be joined there ({reason}). Start one with "
+            "`ray start --head`; a token made by `ray get-auth-token --generate` must lie in "
+            "~/.ray/auth_token on every machine"
+        ) from error
+
+
+def _check_resources(needed: dict[str, float]) -> None:
+    """Ray waits for ever for what it hasn't got, so that is refused here."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= n for kind, n in needed.items()) for node in nodes):
+        return
+    for kind, number in needed.items():
+        most = max(node.get(kind, 0) for node in nodes)
+        if most < number:
+            key = f"{kind.lower()}s_per_worker"
+            raise UserError(
+                f"{key} is {number:g}, but no machine of the cluster has more than {most:g}"
+            )
+    raise UserError(f"no machine of the cluster has {needed} together")

@@ -1,0 +1,233 @@
+"""The report of a search: picking from a front, pictures, the page, the tables and the folders."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import struct
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.errors import UserError
+from experiments.reporting.colours import colours_of, ink_on
+from experiments.reporting.pages import front_html
+from experiments.reporting.plots import front_axes, plot_architectures, plot_curves, plot_front
+from experiments.reporting.report import front_table, pick, write_report
+from search.trials import SearchResult, TrialRecord, pareto_front
+from search_space import ChoiceSpace, SearchSpace, load_architecture
+
+OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
+NASTY = "</script><script>document.title='taken'</script>&\u2028"
+
+
+def record(number: int, architecture=("conv3",), **metrics: float) -> TrialRecord:
+    return TrialRecord(number, tuple(architecture), metrics, "complete")
+
+
+@pytest.fixture(scope="module")
+def space():
+    return SearchSpace.from_yaml("quickstart")
+
+
+@pytest.fixture(scope="module")
+def result(space):
+    """Forty trials of every state on a space with networks."""
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(40):
+        architecture = space.sample(rng)
+        latency = float(rng.uniform(0.5, 2.0))
+        metrics = {"params": 1e5 * latency, "macs": 2e7 * latency, "latency_ms": latency}
+        if latency > 1.7:
+            trials.append(TrialRecord(number, architecture, metrics, "infeasible", "too slow"))
+            continue
+        accuracy = 90 + 4 * latency + float(rng.normal())
+        metrics |= {"accuracy": accuracy, "latency_spread": 0.05}
+        trials.append(TrialRecord(number, architecture, metrics, "complete", "", 0.5))
+    failed = {"params": float("nan")}
+    trials.append(TrialRecord(40, space.sample(rng), failed, "failed", NASTY))
+    front = pareto_front(trials, OBJECTIVES)
+    assert len(front) >= 3
+    return SearchResult(trials, front, OBJECTIVES, {"latency_ms": 1.7}, "digits", None)
+
+
+def png_size(path) -> tuple[int, int]:
+    """Width and height from a PNG's header."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
+    return struct.unpack(">II", data[16:24])
+
+
+def page_data(path) -> dict:
+    """The data of a page, read as a browser would: up to the first end of the script element."""
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL
+    )
+    return json.loads(found.group(1))
+
+
+def test_the_knee_is_farthest_above_the_line_whatever_the_units():
+    front = [
+        record(0, accuracy=96.0, latency_ms=5.0),
+        record(1, accuracy=95.0, latency_ms=2.0),  # most of the accuracy for a quarter of the cost
+        record(2, accuracy=92.0, latency_ms=1.5),
+        record(3, accuracy=90.0, latency_ms=1.0),
+    ]
+    assert pick(front, "knee").number == 1
+    micro = [
+        record(r.number, accuracy=r.metrics["accuracy"], latency_ms=1e3 * r.metrics["latency_ms"])
+        for r in front
+    ]
+    assert pick(micro, "knee").number == 1
+    assert pick(front[::-1], "knee").number == 1
+    assert pick(front, "best").number == 0
+    assert pick(front, 2).number == 2 and pick(front, "3").number == 3
+
+
+def test_a_front_without_a_knee_gives_the_best():
+    ends = [record(0, accuracy=96.0, latency_ms=5.0), record(1, accuracy=90.0, latency_ms=1.0)]
+    bent_inwards = [*ends, record(2, accuracy=91.0, latency_ms=4.0)]
+    for front in (ends, ends[:1], bent_inwards):
+        assert pick(front, "knee").number == 0
+    assert pick([record(7, params=3.0)], "best").number == 7
+
+
+@pytest.mark.parametrize("choice", ["2", 2, -1, "-1", "fastest", "1.0", ""])
+def test_a_bad_pick_names_what_is_there(choice):
+    front = [record(0, accuracy=96.0, latency_ms=5.0), record(1, accuracy=90.0, latency_ms=1.0)]
+    with pytest.raises(UserError, match="best, knee or an index from 0 to 1"):
+        pick(front, choice)
+    with pytest.raises(UserError, match="front is empty"):
+        pick([], "best")
+
+
+def test_the_report_has_every_file_and_the_front_can_be_built_from_it(result, space, tmp_path):
+    stale = tmp_path / "front" / "99" / "architecture.yaml"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("an earlier, larger front")
+    files = write_report(result, space, tmp_path)
+    assert not stale.exists()
+    assert all(file.stat().st_size > 0 for file in files)
+    assert {str(file.relative_to(tmp_path)) for file in files} == {
+        "front.csv",
+        "trials.csv",
+        "front.png",
+        "front.html",
+        "architectures.png",
+        *(f"front/{index}/architecture.yaml" for index in range(len(result.front))),
+    }
+    for index, member in enumerate(result.front):
+        loaded, architecture = load_architecture(tmp_path / f"front/{index}/architecture.yaml")
+        assert architecture == member.architecture
+        assert loaded.layers == space.layers
+    with (tmp_path / "front.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["accuracy"]) for row in rows] == [
+        member.metrics["accuracy"] for member in result.front
+    ]
+    assert [row["index"] for row in rows] == [str(i) for i in range(len(rows))]
+    with (tmp_path / "trials.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(result.trials)
+    assert rows[40]["state"] == "failed" and rows[40]["message"] == NASTY
+    infeasible = next(row for row in rows if row["state"] == "infeasible")
+    assert infeasible["accuracy"] == "" and infeasible["architecture"].count(" ") == 4
+
+
+def test_a_space_without_networks_has_a_report_too(tmp_path):
+    space = ChoiceSpace([("a", "b"), ("a", "c")])
+    trials = [record(0, "ab", accuracy=50.0), record(1, "ac", accuracy=60.0)]
+    result = SearchResult(trials, trials[1:], {"accuracy": "maximize"}, {}, "table", None)
+    files = write_report(result, space, tmp_path)
+    assert not (tmp_path / "front").exists() and len(files) == 5
+    assert front_axes(result.objectives) == ("number", "accuracy")
+
+
+def test_pictures_are_pngs_of_the_right_size(result, space, tmp_path):
+    width, height = png_size(plot_front(result, tmp_path / "front.png"))
+    assert (width, height) == (1080, 690)
+    few = png_size(plot_architectures(result.front[:1], space, tmp_path / "few.png"))
+    many = png_size(plot_architectures(result.front * 4, space, tmp_path / "many.png"))
+    assert few[0] == many[0] and many[1] > few[1] + 100, "one row per architecture"
+    history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "accuracy": 50.0}]
+    one = png_size(plot_curves(history[:1], tmp_path / "one.png"))
+    two = png_size(plot_curves(history, tmp_path / "two.png"))
+    assert two[0] == 2 * one[0], "one panel per unit"
+
+
+def test_a_picture_of_an_empty_or_fully_infeasible_search_can_be_drawn(result, space, tmp_path):
+    rejected = [record for record in result.trials if record.state == "infeasible"]
+    empty = dataclasses.replace(result, trials=rejected, front=[])
+    assert png_size(plot_front(empty, tmp_path / "front.png")) == (1080, 690)
+    assert page_data(front_html(empty, space, tmp_path / "front.html"))["trials"]
+    assert png_size(plot_architectures([], space, tmp_path / "none.png"))[1] > 0
+
+
+def test_the_picture_shows_the_colours_of_the_candidates(space, tmp_path):
+    from matplotlib.image import imread
+
+    architecture = tuple(layer.candidates[0] for layer in space.layers)
+    path = plot_architectures([record(0, architecture, accuracy=1.0)], space, tmp_path / "a.png")
+    pixels = (imread(path)[:, :, :3] * 255).round().astype(int).reshape(-1, 3)
+    colour = colours_of(space)[architecture[0]]
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    assert (pixels == rgb).all(axis=1).mean() > 0.02
+
+
+def test_the_page_stands_alone_and_runs_nothing_it_was_given(result, space, tmp_path):
+    hostile = dataclasses.replace(result, study_name="<img src=x onerror=alert(1)>")
+    path = front_html(hostile, space, tmp_path / "front.html")
+    text = path.read_text()
+    assert "<img" not in text and "&lt;img" in text
+    assert text.count("</script>") == 2, "those of the page itself"
+    assert not re.search(r"(src|href)\s*=\s*[\"']|https?://(?!www\.w3\.org/2000/svg)", text)
+    data = page_data(path)
+    assert len(data["trials"]) == len(result.trials)
+    assert data["trials"][40]["message"] == NASTY
+    assert data["trials"][40]["metrics"] == {}, "what is not a number is no metric"
+    best = result.front[0]
+    shown = next(trial for trial in data["trials"] if trial["front"] == 0)
+    assert shown["architecture"] == list(best.architecture)
+    assert shown["metrics"]["accuracy"] == best.metrics["accuracy"]
+
+
+def test_the_page_and_the_tables_show_the_front_as_measured_last(result, space, tmp_path):
+    again = [dataclasses.replace(m, metrics={**m.metrics, "latency_ms": 0.125})
+             for m in result.front]  # fmt: skip
+    data = page_data(
+        front_html(dataclasses.replace(result, front=again), space, tmp_path / "front.html")
+    )
+    members = [trial for trial in data["trials"] if trial["front"] is not None]
+    assert {trial["metrics"]["latency_ms"] for trial in members} == {0.125}
+
+
+def test_every_candidate_has_a_colour_of_its_own_that_does_not_change(space):
+    colours = colours_of(space)
+    assert len(set(colours.values())) == len(colours) == 7
+    plain = colours_of(ChoiceSpace([("inv3", "conv3"), ("skip", "inv7", "mine", "inv5")]))
+    assert plain["conv3"] == colours["conv3"] and plain["inv3"] == colours["inv3"]
+    assert len({plain["inv3"], plain["inv5"], plain["inv7"]}) == 3
+    assert ink_on("#ffffff") == "#000000" and ink_on("#332288") == "#ffffff"
+    many = colours_of(ChoiceSpace([[f"mine{index}" for index in range(30)]]))
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in many.values())
+
+
+def test_the_table_fits_eighty_columns_and_names_every_block(result):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(front_table(result))
+    text = console.export_text()
+    member = result.front[0]
+    half = member.metrics["latency_ms"] * 0.05 / 2
+    assert f"{member.metrics['accuracy']:.2f}" in text
+    assert f"± {half:.2f}" in text and "…" not in text
+    deep = ("conv3", "inv3", "inv7", "sk", "ghost3", "skip") * 3
+    deep_member = record(0, deep, accuracy=90.0)
+    shown = dataclasses.replace(result, front=[deep_member])
+    console.print(front_table(shown))
+    text = console.export_text()
+    assert "c3 conv3" in text and "c3 i3 i7 sk g3 -- c3" in re.sub(r"\s+", " ", text)

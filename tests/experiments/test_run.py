@@ -1,0 +1,379 @@
+"""The whole pipeline on real parts: images in, a registered network out, and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from spaces import random_images
+
+from configs import Config, UserError, load_config
+from experiments import cli
+from experiments.evaluator import SupernetEvaluator
+from experiments.retrain import Retrained
+from experiments.run import run_pipeline
+from experiments.search import search_architectures
+from experiments.workspace import Workspace, open_workspace
+from search_space import build_network, load_architecture
+from supernet.checkpoint import load_weights
+
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+TRIALS = 10  # of 12 networks; the hypervolume's reference point is fixed by ten
+CONFIG = f"""\
+name: tiny
+device: cpu
+space:
+  input_size: 8
+  in_channels: 1
+  stem: {{width: 8}}
+  candidates:
+    conv3: {{operator: convolution}}
+    inv3: {{operator: involution, kernel_size: 3}}
+    skip: {{operator: skip}}
+  stages:
+    - {{width: 16, depth: 2, expansion: 2}}
+    - {{width: 16, depth: 1, stride: 2, expansion: 2}}
+data: {{name: images, root: digits, crop_padding: 1}}
+train: {{epochs: 2, batch_size: 48}}
+evaluate: {{calibration_images: 64, batch_size: 64}}
+latency: {{repeats: 6, max_spread: 10}}
+search: {{trials: {TRIALS}, profile_samples: 2}}
+retrain: {{epochs: 2, batch_size: 32}}
+"""
+
+
+def write_digits(root: Path) -> list[Path]:
+    """300 real digits to train on, and 100 to test on; gives the files of the latter."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    tested = []
+    for index, (pixels, label) in enumerate(zip(digits.images[:400], digits.target)):
+        folder = root / ("train" if index < 300 else "test") / f"digit{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(folder / f"{index}.png")
+        if index >= 300:
+            tested.append(folder / f"{index}.png")
+    return tested
+
+
+@dataclass
+class Story:
+    """What happened to one work directory."""
+
+    folder: Path
+    config: Config
+    refusal: str  # of the first run, in which no test image could be read
+    after_refusal: dict[Path, int]  # what was on disk then
+    searched: list[tuple]  # and in the study
+    winner: Retrained
+    baseline: Retrained
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.folder / "runs" / "tiny")
+
+    def mlflow(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.workspace.directory / 'mlflow.db'}")
+
+    def tracked(self) -> list[Any]:
+        client = self.mlflow()
+        (experiment,) = [e for e in client.search_experiments() if e.name == "evolute"]
+        return client.search_runs([experiment.experiment_id])
+
+
+def times(workspace: Workspace) -> dict[Path, int]:
+    """When each result was written: supernet and retrained networks."""
+    folders = (workspace.weights.parent, workspace.retrained)
+    files = [f for folder in folders for f in folder.rglob("*") if f.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def trials(workspace: Workspace) -> list[tuple]:
+    """Number, values and parameters of all trials of the study."""
+    import optuna
+
+    (study,) = optuna.get_all_study_summaries(f"sqlite:///{workspace.study}")
+    loaded = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{workspace.study}")
+    return [(t.number, t.state.name, t.values, str(t.params)) for t in loaded.trials]
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """One Ray for all searches of this file: `run_search` uses the one that runs."""
+    from search.executors.ray import ray_session
+
+    with ray_session(None, workers=1, cpus_per_worker=1, gpus_per_worker=0):
+        yield
+
+
+@pytest.fixture(scope="module")
+def story(ray, tmp_path_factory) -> Iterator[Story]:
+    """The test images are unreadable until the search is done. All paths are relative ones."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    tested = write_digits(folder / "digits")
+    whole = [file.read_bytes() for file in tested]
+    for file in tested:
+        file.write_bytes(b"not to be looked at")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        config = load_config("tiny.yaml")
+        with pytest.raises(UserError) as caught:
+            run_pipeline(config)
+        workspace = Workspace(folder / "runs" / "tiny")
+        after_refusal, searched = times(workspace), trials(workspace)
+        assert (workspace.report / "front.csv").exists()
+        for file, content in zip(tested, whole):
+            file.write_bytes(content)
+        winner, baseline = run_pipeline(config)
+        yield Story(folder, config, str(caught.value), after_refusal, searched, winner, baseline)
+
+
+def test_the_search_never_sees_the_test_split(story: Story) -> None:
+    assert "digits/test/digit" in story.refusal and "can't be read" in story.refusal
+    # everything before the retraining was done by then, and stays
+    assert story.workspace.weights in story.after_refusal
+    now = times(story.workspace)
+    supernet = [f for f in story.after_refusal if "supernet" in f.parts]
+    assert all(now[file] == story.after_refusal[file] for file in supernet)
+    assert [state for _, state, *_ in story.searched] == ["COMPLETE"] * TRIALS
+    assert trials(story.workspace) == story.searched
+
+
+def test_judging_a_network_leaves_the_number_of_threads(story: Story) -> None:
+    """Workers are given one thread each; what the driver trains afterwards must have them all."""
+    search = dataclasses.replace(story.config.search, workers=2)
+    config = dataclasses.replace(
+        story.config,
+        search=search,
+        data=dataclasses.replace(story.config.data, root=str(story.folder / "digits")),
+    )
+    evaluator = SupernetEvaluator(config, story.workspace)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        evaluator.latencies(evaluator.supernet.extract(("conv3", "inv3", "conv3")))
+        assert 0 <= evaluator.accuracy(("conv3", "inv3", "conv3")) <= 100
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_on_disk(story: Story) -> None:
+    directory = story.workspace.directory
+    for file in ("config.yaml", "study.db", "mlflow.db", "fingerprint.json",
+                 "supernet/weights.safetensors", "supernet/curves.png", "report/front.csv",
+                 "report/front.png", "report/front.html", "report/architectures.png",
+                 "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
+        assert (directory / file).stat().st_size > 0, file
+    for network in (story.winner, story.baseline):
+        for file in ("architecture.yaml", "weights.safetensors", "metrics.json", "model.onnx"):
+            assert (directory.parent.parent / network.folder / file).stat().st_size > 0
+    assert story.baseline.architecture == ("conv3",) * 3
+    assert not list(directory.rglob("*.partial*"))
+    assert not list(directory.rglob("*.pkl"))
+
+
+def test_what_is_shipped_works_alone(story: Story) -> None:
+    folder = story.folder / story.winner.folder
+    space, architecture = load_architecture(folder / "architecture.yaml")
+    network = build_network(space, architecture)
+    load_weights(folder / "weights.safetensors", network)
+    network.eval()
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    for batch in (1, 5):  # the batch is dynamic
+        images = random_images(batch)
+        (logits,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), network(images),
+                                       rtol=1e-3, atol=1e-3)  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["class_names"] == [f"digit{n}" for n in range(10)]
+    assert metrics["accuracy"] == story.winner.metrics["accuracy"]
+    # the test accuracy again, from files alone
+    from experiments.data.splits import load_splits
+    from experiments.evaluator import SupernetEvaluator
+
+    config = SupernetEvaluator(story.config, story.workspace).config
+    splits = load_splits(config, "cpu", batch_size=32, test=True)
+    hits = sum(int((network(x).argmax(1) == y).sum()) for x, y in splits.test)
+    assert splits.sizes["test"] == 100
+    assert metrics["accuracy"] == pytest.approx(hits)
+
+
+def test_what_mlflow_holds(story: Story) -> None:
+    runs = story.tracked()
+    kinds = Counter(run.data.tags["evolute.kind"] for run in runs)
+    assert kinds == {"search": 1, "supernet": 1, "trial": TRIALS, "retrain": 2}
+    (parent,) = [run for run in runs if run.data.tags["evolute.kind"] == "search"]
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert parent.data.params["seed"] == "0"
+    assert parent.data.tags["fingerprint.runtime"] == "eager"
+    metrics = parent.data.metrics
+    assert {"front_size", "best_accuracy", "hypervolume", "winner_test_accuracy"} <= metrics.keys()
+    client = story.mlflow()
+    history = client.get_metric_history(parent.info.run_id, "front_size")
+    assert sorted({point.step for point in history}) == list(range(1, TRIALS + 1))
+    for run in children:
+        if run.data.tags["evolute.kind"] == "trial":
+            assert {"accuracy", "latency_ms", "params", "macs"} <= run.data.metrics.keys()
+            assert [run.data.params[f"layer_{i:02d}"] for i in range(3)]
+    files = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"config.yaml", "report"} <= files
+    report = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/front.png", "report/front.html", "report/architectures.png"} <= report
+
+
+def test_the_champion(story: Story) -> None:
+    version = story.mlflow().get_model_version_by_alias("evolute-tiny", "champion")
+    assert float(version.tags["accuracy"]) == story.winner.metrics["accuracy"]
+    (run,) = [r for r in story.tracked() if r.info.run_id == version.run_id]
+    assert run.data.tags["evolute.kind"] == "retrain"
+    files = {f.path for f in story.mlflow().list_artifacts(run.info.run_id, "model")}
+    assert {"model/architecture.yaml", "model/weights.safetensors", "model/model.onnx"} <= files
+
+
+def test_an_impossible_bound_is_refused_with_the_range(story: Story) -> None:
+    before = trials(story.workspace)
+    config = load_config("tiny.yaml", ["search.constraints={macs: 10}", "search.trials=9"])
+    with pytest.raises(UserError, match=r"constraints.macs: 10 can't be met.*lie between \d+"):
+        search_architectures(config, story.workspace, None)
+    assert trials(story.workspace) == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(story: Story) -> None:
+    for override, expected in [
+        ("train.epochs=3", "train.epochs is 2 there and 3 here"),
+        ("space.stages.0.width=24", "space.stages"),
+        ("evaluate.calibration_images=32", "evaluate.calibration_images is 64 there"),
+    ]:
+        with pytest.raises(UserError, match=expected):
+            open_workspace(load_config("tiny.yaml", [override]))
+
+
+def test_running_it_again_changes_nothing(story: Story) -> None:
+    files, before, tracked = times(story.workspace), trials(story.workspace), len(story.tracked())
+    winner, baseline = run_pipeline(story.config)
+    assert (winner, baseline) == (story.winner, story.baseline)
+    assert trials(story.workspace) == before
+    assert len(story.tracked()) == tracked
+    now = times(story.workspace)
+    trained = [file for file in files if file.suffix in (".pt", ".safetensors") and
+               ("seed-0" in file.parts or "supernet" in file.parts)]  # fmt: skip
+    assert len(trained) == 6
+    assert now.keys() == files.keys()
+    assert all(now[file] == files[file] for file in trained)
+
+
+def test_more_trials_are_added_to_those_that_are_there(story: Story) -> None:
+    before = trials(story.workspace)
+    config = load_config("tiny.yaml", [f"search.trials={TRIALS + 2}"])
+    result = search_architectures(config, story.workspace, None)
+    after = trials(story.workspace)
+    assert after[:TRIALS] == before
+    assert len(after) == TRIALS + 2
+    assert [record.number for record in result.trials] == list(range(TRIALS + 2))
+    assert len({record.architecture for record in result.trials}) == TRIALS + 2
+
+
+def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    patch.setattr(sys, "argv", ["evolute", *arguments])
+    cli.main()
+
+
+def test_retrain_a_member_of_the_front(story: Story, monkeypatch, capsys) -> None:
+    before = {folder.name for folder in story.workspace.retrained.iterdir()}
+    configuration = story.workspace.config.read_bytes()
+    evolute(monkeypatch, "retrain", "--search", "runs/tiny", "--pick", "0", "--seeds", "2",
+            "--set", "retrain.inherit=true", "--set", "retrain.learning_rate=1e-9")  # fmt: skip
+    assert story.workspace.config.read_bytes() == configuration  # the search's stays what it was
+    (new,) = {folder.name for folder in story.workspace.retrained.iterdir()} - before
+    assert new.startswith("front-0-")
+    folder = story.workspace.retrained / new
+    assert load_config(folder / "config.yaml").retrain.seeds == 2
+    metrics = json.loads((folder / "metrics.json").read_text())
+    seeds = [json.loads((folder / f"seed-{n}" / "metrics.json").read_text()) for n in (0, 1)]
+    assert metrics["seeds"] == [0, 1]
+    assert metrics["test_accuracies"] == [seed["accuracy"] for seed in seeds]
+    best = max(seeds, key=lambda seed: seed["validation_accuracy"])  # not by the test split
+    assert metrics["seed"] == best["seed"]
+    shipped = (folder / "weights.safetensors").read_bytes()
+    assert shipped == (folder / f"seed-{best['seed']:.0f}" / "weights.safetensors").read_bytes()
+    assert "front-0" in capsys.readouterr().out
+
+    from experiments.train import load_supernet  # it began with the supernet's weights
+
+    space, architecture = load_architecture(folder / "architecture.yaml")
+    network = build_network(space, architecture)
+    load_weights(folder / "weights.safetensors", network)
+    inherited = load_supernet(story.config, story.workspace).extract(architecture)
+    for key, value in network.named_parameters():
+        torch.testing.assert_close(value, inherited.get_parameter(key), rtol=1e-4, atol=1e-5)
+
+
+def test_retrain_an_architecture_file(story: Story, monkeypatch) -> None:
+    file = story.workspace.report / "front" / "0" / "architecture.yaml"
+    evolute(monkeypatch, "retrain", "tiny.yaml", "--architecture", str(file), "--out", "runs/file",
+            "--set", "retrain.epochs=1")  # fmt: skip
+    (folder,) = Path("runs/file/retrained").iterdir()
+    assert load_architecture(folder / "architecture.yaml") == load_architecture(file)
+    assert (folder / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--search", "runs/tiny", "--pick", "77"], "'77' is no member of the front"),
+        (["--search", "runs/gone"], "'runs/gone' is neither a work directory nor a run"),
+        ([], "give either --search RUN or --architecture FILE"),
+        (["--architecture", "gone.yaml", "tiny.yaml"], "gone.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_retrained(
+    story: Story, monkeypatch, capsys, arguments: list[str], expected: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        evolute(monkeypatch, "retrain", *arguments)
+    assert exit_code.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"there is no CIFAR-10 at {CIFAR10}")
+def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path) -> None:
+    sizes = [
+        f"space.stages.{stage}.{key}={value}"
+        for stage, (width, depth) in enumerate([(16, 2), (24, 1), (32, 1)])
+        for key, value in (("width", width), ("depth", depth))
+    ]
+    config = load_config(
+        "cifar10_cpu",
+        [f"data.root={CIFAR10}", "data.limit=160", *sizes, "space.stem.width=8",
+         "train.epochs=1", "train.batch_size=64", "evaluate.calibration_images=64",
+         "search.trials=2", "search.workers=1", "search.profile_samples=1",
+         "latency.repeats=6", "latency.max_spread=10", "retrain.epochs=1"],
+    )  # fmt: skip
+    winner, baseline = run_pipeline(config, tmp_path / "cifar10")
+    values = yaml.safe_load((winner.folder / "architecture.yaml").read_text())
+    assert len(values["architecture"]) == 4
+    assert set(baseline.architecture) == {"conv3"}
+    assert len(trials(Workspace(tmp_path / "cifar10"))) == 2
+    for network in (winner, baseline):
+        assert 0 < network.metrics["accuracy"] <= 100
+        assert network.metrics["latency_ms"] > 0

@@ -1,0 +1,356 @@
+"""Tracking with a real MLflow on SQLite, and with a tracking server that is not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from experiments.tracking.journal import Journal, redact
+from experiments.tracking.model_registry import find_champion
+from experiments.tracking.store import local_uri, open_client
+from experiments.tracking.tracker import Tracker, code_version, flatten
+from experiments.tracking.uploader import upload
+from experiments.ui import open_ui
+
+EXPERIMENT = "tests"
+
+
+def track(directory: Path, uri: str | None = None, **params: object) -> Tracker:
+    return Tracker(
+        directory, uri=uri, experiment=EXPERIMENT, run_name="digits", tags={"a": "b"}, params=params
+    )
+
+
+def runs_of(uri: str) -> dict[str, object]:
+    """Every run of the experiment, by name."""
+    client = open_client(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert len({run.info.run_name for run in found}) == len(found), "a run appears twice"
+    return {run.info.run_name: run for run in found}
+
+
+def artifacts_of(uri: str, run_id: str, folder: str | None = None) -> set[str]:
+    return {entry.path for entry in open_client(uri).list_artifacts(run_id, folder)}
+
+
+@pytest.fixture
+def dead_uri():
+    """The address of a server that is not there: a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's tables without a row; making them takes seconds, copying them nothing."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def work(tmp_path, empty_database):
+    """A work directory in which nothing was tracked yet."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A work directory with a parent run, two trials and artifacts; resumed once."""
+    directory = tmp_path_factory.mktemp("tracking") / "run"
+    outside = directory.parent / "picture.svg"
+    outside.write_text("<svg/>")
+    with track(directory, search={"trials": 2, "seeds": [1, 2]}, long="x" * 9000) as tracker:
+        with tracker.child("trial-0", "trial", params={"layer.0": "inv7"}) as trial:
+            trial.metrics({"accuracy": 97.5, "latency_ms": 1.25})
+        for step in range(3):
+            tracker.metrics({"hypervolume": step / 10}, step=step)
+        tracker.artifact(outside, "pictures")
+        outside.unlink()  # the journal has its own copy
+        tracker.text("config/config.yaml", "name: digits\n")
+        tracker.child("supernet", "supernet").metrics({"loss": 2.0}, step=0)
+        first_id = tracker.mlflow_id(timeout=60)
+    with track(directory, search={"trials": 5, "seeds": [1, 2]}) as tracker:
+        assert tracker.has_finished("trial-0") and not tracker.has_finished("trial-1")
+        tracker.child("supernet", "supernet").metrics({"loss": 1.0}, step=1)
+        tracker.child("trial-1", "trial").finish("FAILED")
+        tracker.metrics({"hypervolume": 0.5, "broken": float("nan")}, step=3)
+    return directory, first_id
+
+
+def test_children_hang_below_one_parent_that_a_resumed_search_continues(finished):
+    directory, first_id = finished
+    runs = runs_of(local_uri(directory))
+    assert set(runs) == {"digits", "trial-0", "trial-1", "supernet"}
+    assert runs["digits"].info.run_id == first_id
+    for name in ("trial-0", "trial-1", "supernet"):
+        assert runs[name].data.tags["mlflow.parentRunId"] == first_id
+    assert runs["trial-0"].data.tags["evolute.kind"] == "trial"
+    assert runs["trial-0"].data.params == {"layer.0": "inv7"}
+    assert runs["trial-0"].data.metrics == {"accuracy": 97.5, "latency_ms": 1.25}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "digits": "FINISHED",
+        "trial-0": "FINISHED",
+        "trial-1": "FAILED",
+        "supernet": "FINISHED",
+    }
+
+
+def test_metrics_are_kept_by_step_and_nan_is_refused(finished):
+    directory, run_id = finished
+    client = open_client(local_uri(directory))
+    history = client.get_metric_history(run_id, "hypervolume")
+    assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.5)]
+    run = client.get_run(run_id)
+    assert "broken" not in run.data.metrics
+    assert run.data.tags["not_finite.broken"] == "nan at step 3"
+    supernet = runs_of(local_uri(directory))["supernet"]
+    losses = client.get_metric_history(supernet.info.run_id, "loss")
+    assert [(m.step, m.value) for m in losses] == [(0, 2.0), (1, 1.0)]
+
+
+def test_parameters_are_flat_bounded_and_never_rewritten(finished):
+    directory, run_id = finished
+    run = open_client(local_uri(directory)).get_run(run_id)
+    assert run.data.params["search.trials"] == "2"
+    assert run.data.tags["changed.search.trials"] == "5"
+    assert run.data.params["search.seeds"] == "[1, 2]"
+    assert len(run.data.params["long"]) < 6000
+
+
+def test_artifacts_arrive_even_when_the_file_is_gone_again(finished):
+    directory, run_id = finished
+    uri = local_uri(directory)
+    assert artifacts_of(uri, run_id, "pictures") == {"pictures/picture.svg"}
+    assert artifacts_of(uri, run_id, "config") == {"config/config.yaml"}
+    assert list((directory / "mlartifacts").rglob("picture.svg"))
+
+
+def test_the_same_journal_fills_another_store_and_twice_changes_nothing(finished, work):
+    directory, _ = finished
+    uri = f"sqlite:///{work / 'mlflow.db'}"
+    assert upload(directory, uri) == sum(1 for _ in Journal(directory).read())
+    assert upload(directory, uri) == 0
+    (directory / "tracking.state.json").unlink()  # everything is uploaded once more
+    assert upload(directory, uri) > 0
+    runs = runs_of(uri)
+    assert set(runs) == {"digits", "trial-0", "trial-1", "supernet"}
+    history = open_client(uri).get_metric_history(runs["digits"].info.run_id, "hypervolume")
+    assert len(history) == 4
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append({"event": "log", "run": "a"})
+    with journal.path.open("a") as stream:
+        stream.write('{"event": "log", "ru')
+    assert [event["run"] for event, _ in journal.read()] == ["a"]
+    Journal(tmp_path).append({"event": "log", "run": "b"})
+    assert [event["run"] for event, _ in journal.read()] == ["a", "b"]
+
+
+def test_a_dead_server_neither_slows_nor_kills_and_loses_nothing(work, dead_uri, caplog):
+    with caplog.at_level(logging.WARNING, logger="evolute.tracking"):
+        started = time.monotonic()
+        tracker = track(work, dead_uri)
+        for number in range(60):
+            with tracker.child(f"trial-{number}", "trial", params={"choice": number}) as trial:
+                trial.metrics({"accuracy": number})
+        assert time.monotonic() - started < 3.0
+        started = time.monotonic()
+        tracker.finish(timeout=20)
+        assert time.monotonic() - started < 20.0
+    reports = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
+    assert len(reports) == 1, "an outage is reported once"
+    assert dead_uri in reports[0] and f"evolute sync {work}" in reports[0]
+    assert tracker.mlflow_id() is None
+    with pytest.raises(UserError, match="cannot be reached"):
+        upload(work)
+    upload(work, local_uri(work))
+    runs = runs_of(local_uri(work))
+    assert len(runs) == 61
+    assert runs["trial-59"].data.metrics == {"accuracy": 59.0}
+    assert runs["trial-59"].info.status == "FINISHED"
+
+
+def test_a_server_that_accepts_and_never_answers_does_not_hang_the_end(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracker = track(tmp_path / "run", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        tracker.finish(timeout=1.5)
+        assert time.monotonic() - started < 6.0
+
+
+def test_an_artifact_that_cannot_be_uploaded_does_not_hold_up_the_numbers(work):
+    with track(work) as tracker:
+        (work / "gone.txt").write_text("soon gone")
+        tracker.journal.append(
+            {"event": "artifact", "run": tracker.run_id, "path": "never.txt", "folder": ""}
+        )
+        tracker.metrics({"accuracy": 1.0})
+        assert tracker.flush()
+        run = open_client(local_uri(work)).get_run(tracker.mlflow_id())
+        assert run.data.metrics == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize("uri", ["file:./mlruns", "localhost:5000", "./mlruns"])
+def test_an_impossible_uri_is_refused_at_once(tmp_path, uri):
+    with pytest.raises(UserError, match=r"tracking\.uri.*no tracking URI"):
+        track(tmp_path, uri)
+
+
+def test_passwords_stay_out_of_what_is_written(tmp_path):
+    assert redact("postgresql://me:secret@db/x") == "postgresql://***@db/x"
+    assert flatten({"search": {"storage": "mysql://u:pw@h/d"}}) == {
+        "search.storage": "mysql://***@h/d"
+    }
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}"
+        track(tmp_path, uri).finish(timeout=0.1)
+    assert "secret" not in (tmp_path / "tracking.jsonl").read_text()
+    with pytest.raises(UserError, match="password is not kept"):
+        upload(tmp_path)
+
+
+def test_an_exception_fails_the_run_and_ctrl_c_kills_it(tmp_path, dead_uri):
+    with pytest.raises(KeyboardInterrupt), track(tmp_path, dead_uri) as tracker:
+        with pytest.raises(ZeroDivisionError), tracker.child("trial-0", "trial"):
+            _ = 1 / 0
+        tracker.child("supernet", "supernet")
+        raise KeyboardInterrupt
+    events = [event for event, _ in Journal(tmp_path).read()]
+    assert [e["status"] for e in events if e["event"] == "finish"] == ["FAILED", "KILLED", "KILLED"]
+
+
+def test_flatten_and_code_version():
+    config = {"stages": [{"width": 8}, {"width": 16}], "on": True, "none": None, "empty": {}}
+    assert flatten(config) == {
+        "stages.0.width": "8",
+        "stages.1.width": "16",
+        "on": "true",
+        "none": "null",
+        "empty": "{}",
+    }
+    assert code_version()["torch"].startswith("2.")
+
+
+def model_folder(directory: Path, name: str) -> Path:
+    folder = directory / name
+    folder.mkdir(parents=True)
+    (folder / "architecture.yaml").write_text(f"choices: [{name}]\n")
+    (folder / "weights.safetensors").write_bytes(name.encode())
+    (folder / "optimizer.pt").write_bytes(b"never uploaded")
+    return folder
+
+
+def test_the_champion_moves_only_to_a_better_network(work):
+    with track(work) as tracker:
+        answers = []
+        for name, accuracy in (("first", 90.0), ("worse", 89.0), ("equal", 90.0), ("best", 91.0)):
+            with tracker.child(name, "retrain") as run:
+                folder = model_folder(work, name)
+                answers.append(run.register(folder, "hybrid", {"accuracy": accuracy}))
+        assert [(a.version, a.champion) for a in answers] == [
+            (1, True),
+            (2, False),
+            (3, False),
+            (4, True),
+        ]
+        client = open_client(local_uri(work))
+        champion = find_champion(client, "hybrid")
+        assert (champion.version, champion.tags["accuracy"]) == (4, "91.0")
+        best = runs_of(local_uri(work))["best"].info.run_id
+        assert champion.source == f"runs:/{best}/model"
+        assert artifacts_of(local_uri(work), best, "model") == {
+            "model/architecture.yaml",
+            "model/weights.safetensors",
+        }
+        with pytest.raises(UserError, match=r"weights\.safetensors missing"):
+            tracker.register(work / "gone", "hybrid", {"accuracy": 99.0})
+        with pytest.raises(UserError, match="model_name"):
+            tracker.register(folder, "cpu:fast", {"accuracy": 99.0})
+
+
+def test_a_model_registered_while_the_server_was_away_is_registered_later(work, dead_uri):
+    with track(work, dead_uri) as tracker:
+        folder = model_folder(work, "late")
+        assert tracker.register(folder, "hybrid", {"accuracy": 80.0}, timeout=10) is None
+    upload(work, local_uri(work))
+    upload(work, local_uri(work))
+    client = open_client(local_uri(work))
+    assert [v.version for v in client.search_model_versions("name='hybrid'")] == [1]
+    assert find_champion(client, "hybrid").version == 1
+
+
+def get(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=10) as reply:
+        return reply.read().decode()
+
+
+def test_the_ui_answers_on_loopback_and_ctrl_c_ends_it(finished):
+    directory, run_id = finished
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code = "import sys; from experiments.ui import open_ui; open_ui(*sys.argv[1:2], port=%d)"
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", code % port, str(directory)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            note, line = process.stdout.readline(), process.stdout.readline()
+            assert f"Port {port} is taken" in note
+            address = re.search(r"http://127\.0\.0\.1:\d+", line).group()
+            assert f"{address}/#/experiments/1/runs" in line
+            assert get(f"{address}/health") == "OK"
+            assert "<title>MLflow</title>" in get(address)
+            artifact = f"get-artifact?path=config/config.yaml&run_uuid={run_id}"
+            assert get(f"{address}/{artifact}") == "name: digits\n"
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 0
+    with pytest.raises(OSError):
+        get(f"{address}/health")
+
+
+def test_the_ui_names_the_runs_that_exist(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="evolute run quickstart"):
+        open_ui("runs/nothing")
+    directory, _ = finished
+    with pytest.raises(UserError, match=f"runs that exist: {directory}"):
+        open_ui(directory.parent / "nothing")
+
+
+def test_two_processes_share_a_directory_without_doubling_runs(work):
+    first, second = track(work), track(work)
+    assert second.run_id == first.run_id
+    threads = [
+        threading.Thread(target=lambda t=t, n=n: t.child(n, "retrain").finish())
+        for t, n in ((first, "left"), (second, "right"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first.finish()
+    second.finish()
+    assert set(runs_of(local_uri(work))) == {"digits", "left", "right"}
+    state = json.loads((work / "tracking.state.json").read_text())
+    assert state["local"] == {"offset": Journal(work).size, "run_id": second.mlflow_id()}

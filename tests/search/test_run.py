@@ -1,0 +1,353 @@
+"""Searches with real workers and a real database."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from configs.errors import UserError
+from search import SAMPLERS, SearchProgress, SearchResult, TrialRecord, run_search
+from search_space import Architecture, ChoiceSpace
+
+NAMES = ("conv", "inv", "skip")
+COST = {"conv": 3.0, "inv": 2.0, "skip": 0.5}
+OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
+SPACE = ChoiceSpace([NAMES] * 5)
+DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    """One Ray for all searches of this file: `run_search` uses the one that runs."""
+    from search.executors.ray import ray_session
+
+    send_this_module()
+    with ray_session(None, workers=2, cpus_per_worker=1, gpus_per_worker=0):
+        yield
+
+
+def send_this_module() -> None:
+    """Workers get these evaluators by value: importing this file would load torch in each."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def evaluate(architecture: Architecture) -> dict[str, float]:
+    latency = sum(COST[name] for name in architecture)
+    return {"latency_ms": latency, "accuracy": 50 + 4 * latency - 0.1 * latency**2}
+
+
+def note(file: Path, line: str) -> None:
+    """Appends a line; whole even with several writers."""
+    with file.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def architectures(result: SearchResult) -> list[Architecture]:
+    return [record.architecture for record in result.trials]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_finds_a_front(sampler: str) -> None:
+    result = run_search(SPACE, evaluate, OBJECTIVES, trials=12, sampler=sampler, seed=1)
+    assert len(set(architectures(result))) == 12
+    assert all(record.metrics == evaluate(record.architecture) for record in result.trials)
+    assert result.front
+    assert all(record in result.trials for record in result.front)
+    assert len(result.hypervolume) == 12
+    assert result.hypervolume == sorted(result.hypervolume)
+    assert result.hypervolume[-1] > 0
+
+
+def test_same_seed_same_trials() -> None:
+    first, second, other = (
+        run_search(SPACE, evaluate, OBJECTIVES, trials=30, seed=seed) for seed in (1, 1, 2)
+    )
+    assert architectures(first) == architectures(second)
+    assert architectures(first) != architectures(other)
+
+
+class OnceLoaded:
+    """Counts how often it is unpickled: once a worker, whatever the number of trials."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        note(self.file, f"loaded by {os.getpid()}")
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        time.sleep(0.05)
+        return {**evaluate(architecture), "pid": float(os.getpid())}
+
+
+def test_workers_keep_their_evaluator(tmp_path: Path) -> None:
+    seen: list[tuple[TrialRecord, SearchProgress]] = []
+    result = run_search(
+        SPACE,
+        OnceLoaded(tmp_path / "log"),
+        OBJECTIVES,
+        trials=40,
+        workers=2,
+        on_trial=lambda record, progress: seen.append((record, progress)),
+    )
+    loads = (tmp_path / "log").read_text().splitlines()
+    pids = {record.metrics["pid"] for record in result.trials}
+    assert len(set(loads)) == len(loads)  # never twice in a process
+    assert len(pids) <= len(loads) <= 3
+    assert [record for record, _ in seen] == result.trials
+    assert [progress.done for _, progress in seen] == list(range(1, 41))
+    assert seen[-1][1].front_size == len(result.front)
+    assert seen[-1][1].hypervolume == pytest.approx(result.hypervolume[-1])
+    assert seen[-1][1].seconds_left == 0
+
+
+class CheapFirst:
+    """Notes each payment for the dear metric."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        metrics = evaluate(architecture)
+        if metrics["latency_ms"] > 7.0:
+            return {"latency_ms": metrics["latency_ms"]}
+        note(self.file, "/".join(architecture))
+        return metrics
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_constraint_rejects_and_saves_the_dear_metric(tmp_path: Path, sampler: str) -> None:
+    storage = tmp_path / "study.db"
+    result = run_search(
+        SPACE,
+        CheapFirst(tmp_path / "paid"),
+        OBJECTIVES,
+        trials=25,
+        sampler=sampler,
+        constraints={"latency_ms": 7.0},
+        storage=storage,
+    )
+    states = Counter(record.state for record in result.trials)
+    assert set(states) == {"complete", "infeasible"}
+    assert len((tmp_path / "paid").read_text().splitlines()) == states["complete"]
+    for record in result.trials:
+        assert (record.state == "infeasible") == (sum(COST[n] for n in record.architecture) > 7.0)
+    assert all(record.metrics["latency_ms"] <= 7.0 for record in result.front)
+    study = optuna.load_study(study_name="search", storage=result.storage)
+    assert {trial.number for trial in study.best_trials} == {r.number for r in result.front}
+
+
+class Troubled:
+    """Fails in every way an evaluator can, by its first layer."""
+
+    def __call__(self, architecture: Architecture) -> dict:
+        if architecture[0] == "raises":
+            raise RuntimeError("out of\nluck")
+        if architecture[0] == "noisy":
+            from evaluators import TooNoisy
+
+            raise TooNoisy("spread 40 %")
+        if architecture[0] == "nan":
+            return {"accuracy": float("nan"), "latency_ms": 1.0}
+        if architecture[0] == "missing":
+            return {"latency_ms": 1.0}
+        if architecture[0] == "number":
+            return 3.0  # type: ignore[return-value]
+        return {"accuracy": 90.0, "latency_ms": 1.0}
+
+
+def test_what_goes_wrong_is_a_state_and_not_the_end(tmp_path: Path) -> None:
+    kinds = ("fine", "raises", "noisy", "nan", "missing", "number")
+    space = ChoiceSpace([kinds])
+    storage = tmp_path / "study.db"
+    result = run_search(space, Troubled(), OBJECTIVES, trials=50, storage=storage)
+    found = {record.architecture[0]: record for record in result.trials}
+    assert set(found) == set(kinds)
+    assert "nothing new: 6 of 50" in result.note
+    assert {name: record.state for name, record in found.items()} == {
+        **dict.fromkeys(kinds, "failed"),
+        "fine": "complete",
+        "noisy": "unmeasurable",
+    }
+    assert re.fullmatch(r"RuntimeError: out of luck \(test_run\.py:\d+\)", found["raises"].message)
+    assert "spread 40 %" in found["noisy"].message
+    assert "'accuracy' is nan" in found["nan"].message
+    assert "'accuracy' is missing" in found["missing"].message
+    assert "returned float" in found["number"].message
+    again = run_search(space, Troubled(), OBJECTIVES, trials=50, storage=storage)
+    assert again.trials == result.trials
+
+
+class Broken:
+    def __init__(self, mended: bool = False) -> None:
+        self.mended = mended
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        if not self.mended:
+            raise FileNotFoundError("no supernet.pt")
+        return evaluate(architecture)
+
+
+def test_broken_evaluator_ends_the_search_and_leaves_no_trace(tmp_path: Path) -> None:
+    storage = tmp_path / "study.db"
+    arguments = {"trials": 20, "storage": storage}
+    with pytest.raises(UserError, match=r"6 failures.*FileNotFoundError: no supernet\.pt"):
+        run_search(SPACE, Broken(), OBJECTIVES, **arguments)
+    with pytest.raises(UserError, match=r"3 failures.*FileNotFoundError: no supernet\.pt"):
+        run_search(ChoiceSpace([NAMES]), Broken(), OBJECTIVES, trials=20)
+    result = run_search(SPACE, Broken(mended=True), OBJECTIVES, **arguments)
+    assert [record.state for record in result.trials] == ["complete"] * 20
+
+
+class KillsItsWorker:
+    """Dies on the first visit of one architecture, and on each visit of another."""
+
+    def __init__(self, folder: Path, once: Architecture, always: Architecture) -> None:
+        self.folder, self.once, self.always = folder, once, always
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        marker = self.folder / "visited"
+        if architecture == self.always or (architecture == self.once and not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evaluate(architecture)
+
+
+def test_killed_worker_is_replaced(tmp_path: Path) -> None:
+    once, always = ("conv",) * 5, ("inv",) * 5
+    evaluator = KillsItsWorker(tmp_path, once, always)
+    result = run_search(SPACE, evaluator, OBJECTIVES, trials=8, start=[("skip",) * 5, once, always])
+    found = {record.architecture: record for record in result.trials}
+    assert len(found) == 8
+    assert found[once].state == "complete"
+    assert found[always].state == "failed"
+    assert "died three times" in found[always].message
+    assert Counter(record.state for record in result.trials) == {"complete": 7, "failed": 1}
+
+
+class Slow:
+    """Notes each evaluation that begins, and takes a while."""
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file, self.seconds = file, seconds
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        note(self.file, "/".join(architecture))
+        time.sleep(self.seconds)
+        return evaluate(architecture)
+
+
+def search_slowly(folder: Path, seconds: float) -> SearchResult:
+    send_this_module()
+    return run_search(
+        SPACE,
+        Slow(folder / "begun", seconds),
+        OBJECTIVES,
+        trials=24,
+        workers=2,
+        storage=folder / "study.db",
+    )
+
+
+def begun(folder: Path) -> list[str]:
+    file = folder / "begun"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_search_resumes(tmp_path: Path, number: int) -> None:
+    """The driver dies in the middle; the same call finishes, and repeats nothing finished."""
+    tests, root = Path(__file__).parent, Path(__file__).parents[2]
+    code = (
+        f"import sys; sys.path[:0] = [{str(tests)!r}, {str(root)!r}]\n"
+        "import pathlib, test_run\n"
+        f"test_run.search_slowly(pathlib.Path({str(tmp_path)!r}), 0.2)\n"
+    )
+    errors = tmp_path / "stderr"  # not a pipe: Ray's processes outlive a killed driver
+    with errors.open("w") as stream:
+        driver = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=stream)
+    deadline = time.monotonic() + 60
+    while len(begun(tmp_path)) < 9 and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    driver.send_signal(number)
+    driver.wait(timeout=30)
+    if number == signal.SIGTERM:
+        assert "KeyboardInterrupt" in errors.read_text()
+    time.sleep(0.5)  # for workers that outlive a killed driver by a moment
+
+    first = begun(tmp_path)
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
+    finished = ["/".join(trial.params.values()) for trial in study.trials]
+    assert 5 <= len(finished) < 24
+    interrupted = set(first) - set(finished)
+    assert interrupted
+
+    result = search_slowly(tmp_path, 0.0)
+    assert len(set(architectures(result))) == len(result.trials) == 24
+    assert {record.state for record in result.trials} == {"complete"}
+    later = begun(tmp_path)[len(first) :]
+    assert not set(later) & set(finished)
+    assert interrupted <= set(later)
+    assert len(later) == 24 - len(finished)
+    assert search_slowly(tmp_path, 0.0).trials == result.trials
+    assert len(begun(tmp_path)) == len(first) + len(later)
+
+
+def test_longer_budget_continues_the_same_study(tmp_path: Path) -> None:
+    storage = tmp_path / "study.db"
+    short = run_search(SPACE, evaluate, OBJECTIVES, trials=12, storage=storage)
+    long = run_search(SPACE, evaluate, OBJECTIVES, trials=20, storage=storage)
+    assert long.trials[:12] == short.trials
+    assert len(set(architectures(long))) == 20
+    assert long.reference == short.reference
+    assert long.hypervolume[:12] == pytest.approx(short.hypervolume)
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'nsga2'"):
+        run_search(SPACE, evaluate, OBJECTIVES, trials=5, sampler="nsga")
+    with pytest.raises(UserError, match=r"objectives\.accuracy: 'up'"):
+        run_search(SPACE, evaluate, {"accuracy": "up"}, trials=5)
+    with pytest.raises(UserError, match="trials: 0"):
+        run_search(SPACE, evaluate, OBJECTIVES, trials=0)
+    with pytest.raises(UserError, match="layer 0: 'sk'"):
+        run_search(SPACE, evaluate, OBJECTIVES, trials=5, start=[("sk",) * 5])
+    with pytest.raises(UserError, match="gpus_per_worker is 4"):
+        run_search(SPACE, evaluate, OBJECTIVES, trials=5, gpus_per_worker=4)
+
+
+def test_example_in_the_documentation_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    import itertools
+    import json
+
+    table = {
+        " ".join(architecture): {
+            "latency_ms": sum(COST[name] for name in architecture) / 3,
+            "accuracy": 50.0 + sum(COST[name] for name in architecture),
+        }
+        for architecture in itertools.product(("conv3", "inv7", "skip"), repeat=4)
+        for COST in [{"conv3": 3.0, "inv7": 2.0, "skip": 0.5}]
+    }
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    code = DOCS.read_text().split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 10
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        exec(compile(code, "extending.md", "exec"), {"__name__": "__main__"})
+    finally:
+        os.chdir(before)
+    assert "'latency_ms'" in capsys.readouterr().out
