@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import typing
 from collections.abc import Iterator
@@ -14,17 +13,18 @@ import yaml
 
 from configs.errors import UserError
 from configs.schema import Config
+from configs.suggestions import did_you_mean
 
 PRESETS = Path(__file__).parent
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with Evolute, sorted."""
+    """Return the names of the presets that come with Evolute, sorted."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def find_config(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file behind a preset's name or a path.
+    """Return the file behind a preset's name or a path.
 
     Raises:
         UserError: Neither a preset nor a file; the message names the nearest preset.
@@ -35,17 +35,16 @@ def find_config(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if path.is_file():
         return path
-    near = difflib.get_close_matches(text, preset_names(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(
-        f"{text!r} is neither a file nor a preset.{hint} Presets: {', '.join(preset_names())}."
-    )
+    hint = did_you_mean(text, preset_names())
+    raise UserError(f"{text!r} is neither a file nor a preset; {hint}")
 
 
 def load_config(
     name_or_path: str | os.PathLike[str], overrides: typing.Sequence[str] = ()
 ) -> Config:
-    """Reads and checks a configuration.
+    """Read a configuration and check its structure and values.
+
+    Names of metrics, samplers and the like are looked up by `experiments.settings.load_config`.
 
     Args:
         name_or_path: A preset's name or a YAML file.
@@ -67,10 +66,10 @@ def load_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping.
+    """Read a YAML file whose top level is a mapping.
 
     Raises:
-        UserError: The file is missing, isn't YAML, or isn't a mapping.
+        UserError: The file is missing, is not YAML, or is not a mapping.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -84,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
-    """Turns nested mappings into a `Config`; see `load_config` for the errors."""
+    """Turn nested mappings into a `Config`; see `load_config` for the errors."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -93,13 +92,13 @@ def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
         lines = [_explain(problem, path) for problem in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
     for keys in _switches_for_numbers(values, config_to_dict(config)):
-        where = f"{path}{_line_of(path, keys)}: " if path else ""
+        where = place_of(path, keys) if path else ""
         raise UserError(f"{where}{'.'.join(map(str, keys))}: a number is needed, not true or false")
     return config
 
 
 def config_to_dict(config: Any) -> Any:
-    """Nested plain values, ready for YAML."""
+    """Return nested plain values, ready for YAML."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: config_to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):
@@ -153,13 +152,12 @@ def _index(text: str, values: list[Any], override: str) -> int:
 def _explain(problem: Any, path: Path | None) -> str:
     """One pydantic error as: where, key, value, what would be right."""
     keys = [key for key in problem["loc"] if key != "[key]"]
-    where = f"{path}{_line_of(path, keys)}: " if path else ""
+    where = place_of(path, keys) if path else ""
     key = ".".join(map(str, keys))
     kind, value = problem["type"], problem["input"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}."
+        hint = did_you_mean(keys[-1], known, f"known keys: {', '.join(known)}.")
         return f"{where}unknown key `{key}`; {hint}"
     if kind == "missing" or kind == "missing_argument":
         return f"{where}the key `{key}` is missing"
@@ -170,7 +168,7 @@ def _explain(problem: Any, path: Path | None) -> str:
 
 
 def _known_keys(parents: list[Any]) -> list[str]:
-    """Field names of the section that stands at a path of keys."""
+    """Field names of the section at a path of keys."""
     section: Any = Config
     for parent in parents:
         if isinstance(parent, int):
@@ -183,12 +181,17 @@ def _known_keys(parents: list[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(section)]
 
 
-def _line_of(path: Path, keys: list[Any]) -> str:
-    """``:line`` of the deepest key that stands in the file; empty when it came from elsewhere."""
+def place_of(path: Path, keys: typing.Sequence[Any]) -> str:
+    """Return ``file:line: `` of the deepest key that is in the file, or ``file: `` of none."""
+    line = _line_of(path, keys)
+    return f"{path}:{line}: " if line else f"{path}: "
+
+
+def _line_of(path: Path, keys: typing.Sequence[Any]) -> int | None:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError):
-        return ""
+        return None
     line = None
     for key in keys:
         if isinstance(node, yaml.MappingNode):
@@ -201,4 +204,4 @@ def _line_of(path: Path, keys: list[Any]) -> str:
             line = node.start_mark.line + 1
         else:
             break
-    return f":{line}" if line else ""
+    return line

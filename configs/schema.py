@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.latency import LatencySettings
 from configs.space import FORBID_UNKNOWN_KEYS, Space, require
-
-Metric = Literal["accuracy", "latency_ms", "params", "macs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,32 +139,6 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency:
-    """What exactly is timed. All of it is part of the fingerprint beside every value."""
-
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
-
-    runtime: Literal["eager", "compile", "onnxruntime"] = "eager"
-    """What executes the network."""
-    batch: int = 1
-    """Images per forward pass."""
-    threads: int = 1
-    """CPU threads."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of weights and images."""
-    channels_last: bool = True
-    """Memory format of weights and images."""
-    repeats: int = 60
-    """Timed forward passes of a measurement, spread over blocks."""
-    max_spread: float = 0.2
-    """Interquartile range over median above which a measurement counts as too noisy."""
-
-    def __post_init__(self) -> None:
-        for key in ("batch", "threads", "repeats", "max_spread"):
-            require(self, key, getattr(self, key) > 0, "a positive number is needed")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Search:
     """What is searched for, how long, and by how many workers."""
 
@@ -173,19 +146,22 @@ class Search:
 
     trials: int = 100
     """Different architectures to evaluate; answers from the memo are free."""
-    sampler: Literal["nsga2", "tpe", "random", "evolution"] = "nsga2"
-    """Which architecture to try next."""
-    objectives: dict[Metric, Literal["maximize", "minimize"]] = field(
+    sampler: str = "nsga2"
+    """Which architecture to try next: `nsga2`, `tpe`, `evolution`, `random`, or a registered
+    one."""
+    objectives: dict[str, Literal["maximize", "minimize"]] = field(
         default_factory=lambda: {"accuracy": "maximize", "latency_ms": "minimize"}
     )
-    """Metric -> direction."""
-    constraints: dict[Metric, float] = field(default_factory=dict)
+    """Metric -> direction: `accuracy`, `latency_ms`, `params`, `macs`, `memory_mb`, or a registered
+    one."""
+    constraints: dict[str, float] = field(default_factory=dict)
     """Metric -> upper bound (latency in ms, MACs per image)."""
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""
     workers: int = 1
-    """Evaluations at a time; each worker owns its share of the machine."""
+    """Evaluations at a time; each worker owns its share of the machine. 0 evaluates in the
+    process of the search, without Ray."""
     cpus_per_worker: float = 1
     """CPU cores that a worker reserves."""
     gpus_per_worker: float = 0
@@ -198,18 +174,11 @@ class Search:
     """Architectures measured before the search, to refuse an impossible constraint."""
 
     def __post_init__(self) -> None:
-        for key in ("trials", "workers", "profile_samples"):
+        for key in ("trials", "profile_samples"):
             require(self, key, getattr(self, key) > 0, "a positive number is needed")
-        for key in ("cpus_per_worker", "gpus_per_worker"):
+        for key in ("workers", "cpus_per_worker", "gpus_per_worker"):
             require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
         require(self, "objectives", len(self.objectives) > 0, "at least one objective is needed")
-        for metric, bound in self.constraints.items():
-            require(
-                self,
-                "constraints",
-                bound > 0 and metric != "accuracy",
-                "latency_ms, params and macs take a positive upper bound",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +210,14 @@ class Config:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
     plugins: tuple[str, ...] = ()
-    """Python files that register operators, relative to the configuration file."""
+    """Python files that register operators, metrics and the like, relative to the configuration."""
     data: Data = field(default_factory=Data)
     """Images and splits."""
     train: Train = field(default_factory=Train)
     """Supernet training."""
     evaluate: Evaluate = field(default_factory=Evaluate)
     """Accuracy with inherited weights."""
-    latency: Latency = field(default_factory=Latency)
+    latency: LatencySettings = field(default_factory=LatencySettings)
     """What is timed."""
     search: Search = field(default_factory=Search)
     """The search."""

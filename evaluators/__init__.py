@@ -1,15 +1,26 @@
-"""Numbers for an architecture: accuracy with inherited weights, measured latency, cost on paper."""
+"""Numbers for an architecture: what a metric is, accuracy, measured latency, cost on paper."""
 
 from __future__ import annotations
 
 from configs.errors import TooNoisy
+from configs.latency import LatencySettings
+from evaluators.accuracy import inherited_accuracy, measure_accuracy
+from evaluators.calibration import recalibrate
+from evaluators.cascade import measure_in_order
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
-from evaluators.device import exclusive_device, fingerprint, fingerprint_key, shared_device
+from evaluators.device_lock import exclusive_device, shared_device
+from evaluators.fingerprint import fingerprint, fingerprint_key
 from evaluators.latency import Latency, measure_latency
-from evaluators.runtime import deployed
+from evaluators.metrics import METRICS, Metric, Subject, register_metric
+from evaluators.runtime import Runtime, deployed, register_runtime
 
 __all__ = [
+    "METRICS",
     "Latency",
+    "LatencySettings",
+    "Metric",
+    "Runtime",
+    "Subject",
     "TooNoisy",
     "count_macs",
     "count_params",
@@ -17,7 +28,13 @@ __all__ = [
     "exclusive_device",
     "fingerprint",
     "fingerprint_key",
+    "inherited_accuracy",
+    "measure_accuracy",
+    "measure_in_order",
     "measure_latency",
     "peak_memory_mb",
+    "recalibrate",
+    "register_metric",
+    "register_runtime",
     "shared_device",
 ]

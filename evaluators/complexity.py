@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_params(model: nn.Module) -> int:
-    """Learnable numbers of the network; a shared parameter counts once, buffers do not count."""
+    """Count the learnable numbers; a shared parameter counts once, buffers do not count."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """Multiply-accumulates of one image in eval mode, exact for every operator of Evolute.
+    """Count the multiply-accumulates of one image in eval mode, exact for every operator.
 
     ``input_shape`` is (B, C, H, W); the batch is replaced by one. Counted are convolutions
     (deformable ones included), matrix products and the involution's aggregation; biases, norms,
@@ -34,19 +34,41 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
 
 
 def peak_memory_mb(model: nn.Module, input_shape: Sequence[int]) -> float:
-    """Most bytes that parameters, buffers and live tensors occupy at once in an eval-mode forward.
+    """Return the peak memory of one eval-mode forward pass, in MB (10^6 bytes).
 
-    In MB (10^6 bytes), for a batch of ``input_shape`` (B, C, H, W), executed eagerly. It is a
-    property of the network, equal on every device: what libraries take for scratch space and what
-    the allocator keeps in reserve is not in it.
+    On CUDA: what PyTorch's allocator held for the network at its highest, weights and scratch space
+    included. Elsewhere: the most bytes that parameters, buffers and live tensors occupy at once,
+    executed eagerly, which is a property of the network and equal on every such device; what
+    libraries take for scratch space is not in it.
+
+    Args:
+        input_shape: (B, C, H, W).
     """
     images = _image(model, input_shape)
-    meter = _LiveBytes()
-    for tensor in (images, *model.parameters(), *model.buffers()):
-        meter.watch(tensor)
-    with _evaluating(model), meter:
-        model(images)
+    weights = [*model.parameters(), *model.buffers()]
+    with _evaluating(model):
+        if images.device.type == "cuda":
+            return _allocated_bytes(model, images, weights) / 1e6
+        meter = _LiveBytes()
+        for tensor in (images, *weights):
+            meter.watch(tensor)
+        with meter:
+            model(images)
     return meter.peak / 1e6
+
+
+def _allocated_bytes(
+    model: nn.Module, images: torch.Tensor, weights: Sequence[torch.Tensor]
+) -> int:
+    """The allocator's peak during a forward pass, less what belongs to others in this process."""
+    model(images)  # libraries allocate their own at the first call
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in (images, *weights)}
+    own = sum(storage.nbytes() for storage in storages.values())
+    others = torch.cuda.memory_allocated(images.device) - own
+    torch.cuda.reset_peak_memory_stats(images.device)
+    model(images)
+    torch.cuda.synchronize(images.device)
+    return torch.cuda.max_memory_allocated(images.device) - others
 
 
 class _LiveBytes(TorchDispatchMode):

@@ -7,6 +7,7 @@ units of the reference's time right before and after it. What slows both cancels
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,22 +18,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from configs.errors import TooNoisy, UserError
-from evaluators.device import (
-    Fingerprint,
-    exclusive_device,
-    fingerprint,
-    shared_device,
-    torch_threads,
-)
+from configs.errors import TooNoisy
+from configs.latency import LatencySettings
+from evaluators.device_lock import exclusive_device, shared_device
+from evaluators.fingerprint import Fingerprint, fingerprint
 from evaluators.reference import (
     REFERENCE_SHAPE,
     load_reference_ms,
     reference_network,
     save_reference_ms,
 )
-from evaluators.runtime import prepare
+from evaluators.runtimes import RUNTIMES, prepare
 from evaluators.stopwatch import Stopwatch, event_stopwatch, wall_stopwatch
+from evaluators.threads import torch_threads
 
 # Short blocks follow the machine closely. On a busy virtual machine, one network's value scattered
 # by 1-2 % (standard deviation) with blocks of 8 ms, 5 % with blocks of 40 ms, 10 % uncorrected.
@@ -50,7 +48,7 @@ class Latency:
 
     spread: interquartile range / median of the corrected calls. raw_median_ms: what the clock said.
     reference_ms: the time of the reference network in which the corrected values are expressed.
-    repeats: counted calls. fingerprint: see `evaluators.device.fingerprint`.
+    repeats: counted calls. fingerprint: see `evaluators.fingerprint`.
     """
 
     median_ms: float
@@ -65,25 +63,19 @@ class Latency:
 
 def measure_latency(
     model: nn.Module,
-    input_shape: Sequence[int],
+    image_shape: Sequence[int],
+    settings: LatencySettings | None = None,
     *,
     device: str | torch.device = "cpu",
-    runtime: str = "eager",
-    dtype: str = "float32",
-    channels_last: bool = False,
-    threads: int = 1,
-    repeats: int = 60,
-    max_spread: float = 0.2,
-    retries: int = 3,
     reference_ms: float | None = None,
 ) -> Latency:
-    """Milliseconds of one forward pass of ``model`` on a batch of ``input_shape`` (B, C, H, W).
+    """Measure the milliseconds of one forward pass of ``model`` on a batch of images.
 
     A copy of the model runs in eval mode under `torch.inference_mode`; the model itself is not
     changed. Preparing (compiling, exporting) holds the device shared, timing holds it exclusively;
-    do not call this inside ``shared_device``. PyTorch's number of threads is set to ``threads`` and
-    restored. On CUDA the time is that between two events around the call on an idle stream; on the
-    CPU, calls that the kernel interrupted for another process are repeated.
+    do not call this inside ``shared_device``. PyTorch's number of threads is set and restored. On
+    CUDA the time is that between two events around the call on an idle stream; on the CPU, calls
+    that the kernel interrupted for another process are repeated.
 
     The reference network runs eagerly with the same device, dtype, layout and threads. With r_k the
     mean of the medians of the two reference blocks around block k, and R the reference's long-run
@@ -93,37 +85,33 @@ def measure_latency(
     values compare across processes and days, even if the machine has become slower meanwhile;
     ``raw_median_ms`` is what it takes at this moment.
 
-    An attempt counts at least ``repeats`` calls, in up to 60 blocks of at least 8 ms: about a
-    second for networks of some milliseconds. It is discarded if more than half of its blocks saw
-    the reference drift by more than 10 % or if the spread (interquartile range / median) of its
-    corrected calls exceeds ``max_spread``. After a growing pause the next attempt follows.
+    An attempt counts at least ``settings.repeats`` calls, in up to 60 blocks of at least 8 ms:
+    about a second for networks of some milliseconds. It is discarded if more than half of its
+    blocks saw the reference drift by more than 10 % or if the spread (interquartile range / median)
+    of its corrected calls exceeds ``settings.max_spread``. After a growing pause the next attempt
+    follows.
 
-    Raises TooNoisy when the first attempt and all ``retries`` were discarded, and UserError for an
-    unknown runtime or dtype, or a package or compiler that is missing.
+    Args:
+        image_shape: (C, H, W) of one image; the batch is ``settings.batch``.
+        settings: Default is `LatencySettings()`.
+
+    Raises:
+        TooNoisy: The first attempt and all ``settings.retries`` were discarded.
+        UserError: The runtime does not exist, or a package or compiler that it needs is missing.
     """
-    device = torch.device(device)
-
-    def about(shape: Sequence[int], runtime: str) -> Fingerprint:
-        return fingerprint(
-            shape,
-            device=device,
-            runtime=runtime,
-            dtype=dtype,
-            channels_last=channels_last,
-            threads=threads,
-        )
-
-    network_fingerprint, unit = about(input_shape, runtime), about(REFERENCE_SHAPE, "eager")
-    example = _example(input_shape, device, dtype)
-    with torch_threads(threads), torch.inference_mode():
+    settings, device = settings or LatencySettings(), torch.device(device)
+    eager = dataclasses.replace(settings, runtime="eager", batch=REFERENCE_SHAPE[0])
+    network_fingerprint = fingerprint(image_shape, settings, device)
+    unit = fingerprint(REFERENCE_SHAPE[1:], eager, device)
+    example = _example((settings.batch, *image_shape), device, settings.dtype)
+    with torch_threads(settings.threads), torch.inference_mode():
         with shared_device(device):
-            program = prepare(model, example, runtime, threads=threads, channels_last=channels_last)
-            image = _example(REFERENCE_SHAPE, device, dtype)
-            reference = prepare(reference_network(), image, "eager", channels_last=channels_last)
-        # onnxruntime returns when the device is done and does not use PyTorch's stream.
-        by_events = device.type == "cuda" and runtime != "onnxruntime"
+            program = prepare(model, example, settings)
+            image = _example(REFERENCE_SHAPE, device, settings.dtype)
+            reference = prepare(reference_network(), image, eager)
+        enqueues = device.type == "cuda" and not RUNTIMES[settings.runtime].synchronous
         watches = (
-            event_stopwatch(program) if by_events else wall_stopwatch(program),
+            event_stopwatch(program) if enqueues else wall_stopwatch(program),
             event_stopwatch(reference) if device.type == "cuda" else wall_stopwatch(reference),
         )
 
@@ -131,13 +119,16 @@ def measure_latency(
             with exclusive_device(device):
                 known_ms = reference_ms or load_reference_ms(unit)
                 measured = measure_interleaved(
-                    *watches, repeats=repeats, max_spread=max_spread, reference_ms=known_ms
+                    *watches,
+                    repeats=settings.repeats,
+                    max_spread=settings.max_spread,
+                    reference_ms=known_ms,
                 )
                 if known_ms is None:
                     save_reference_ms(unit, measured.reference_ms)
                 return measured
 
-        measured = until_quiet(attempt, retries)
+        measured = until_quiet(attempt, settings.retries)
     corrected = measured.corrected_ms
     p10, p25, median, p75, p90 = np.percentile(corrected, [10, 25, 50, 75, 90]).tolist()
     return Latency(
@@ -171,7 +162,10 @@ def measure_interleaved(
 ) -> Interleaved:
     """One attempt: warm up, then time blocks of ``network`` between blocks of ``reference``.
 
-    It knows no clock and no device, only two stop-watches. Raises TooNoisy, see `measure_latency`.
+    It knows no clock and no device, only two stopwatches.
+
+    Raises:
+        TooNoisy: The attempt is discarded, see `measure_latency`.
     """
     blocks = min(BLOCKS, repeats)
     calls = max(-(-repeats // blocks), round(BLOCK_MS / _warm_up(network)))
@@ -211,7 +205,11 @@ def until_quiet(
     retries: int,
     pause: Callable[[float], None] = time.sleep,
 ) -> Interleaved:
-    """The first attempt that is not TooNoisy; raises TooNoisy with every attempt's reason."""
+    """Return the first attempt that is not too noisy.
+
+    Raises:
+        TooNoisy: All were; the message has every attempt's reason.
+    """
     reasons = []
     for retry in range(1 + retries):
         if retry:
@@ -243,7 +241,5 @@ def _block(stopwatch: Stopwatch, calls: int) -> list[float]:
 
 
 def _example(shape: Sequence[int], device: torch.device, dtype: str) -> torch.Tensor:
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise UserError(f"dtype: {dtype!r} is unknown; choose float32, bfloat16 or float16")
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device, kind)
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return values.to(device, getattr(torch, dtype))

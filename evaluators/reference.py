@@ -7,12 +7,12 @@ is taken once per host and kept in a small file, beside the device locks.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import nn
 
-from evaluators.device import Fingerprint, fingerprint_key, host_folder
+from configs.atomic import write_atomically
+from evaluators.device_lock import host_folder
+from evaluators.fingerprint import Fingerprint, fingerprint_key
 
 REFERENCE_SHAPE = (1, 3, 32, 32)
 
@@ -36,7 +36,6 @@ def load_reference_ms(fingerprint: Fingerprint) -> float | None:
 
 def save_reference_ms(fingerprint: Fingerprint, milliseconds: float) -> None:
     """Fix the unit's length. Call it with the device held exclusively."""
-    path = host_folder() / f"reference-{fingerprint_key(fingerprint)}"
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(repr(milliseconds))
-    os.replace(unfinished, path)
+    write_atomically(
+        host_folder() / f"reference-{fingerprint_key(fingerprint)}", repr(milliseconds)
+    )

@@ -1,20 +1,25 @@
-"""Which architecture to try next: the Optuna study, Ray Tune workers, the Pareto front."""
+"""Which architecture to try next: the goal, the Optuna study, samplers, executors, the front.
+
+Importing it loads neither torch nor Optuna nor Ray: a worker that looks numbers up in a table needs
+none of the first two.
+"""
 
 from __future__ import annotations
 
-from search.run import SAMPLERS, run_search
+from search.goal import Goal
+from search.progress import SearchProgress
+from search.run import run_search
 from search.space_profile import MetricRange, SpaceProfile, check_feasible, profile_space
-from search.trials import SearchProgress, SearchResult, TrialRecord, pareto_front
+from search.trials import SearchResult, TrialRecord
 
 __all__ = [
-    "SAMPLERS",
+    "Goal",
     "MetricRange",
     "SearchProgress",
     "SearchResult",
     "SpaceProfile",
     "TrialRecord",
     "check_feasible",
-    "pareto_front",
     "profile_space",
     "run_search",
 ]

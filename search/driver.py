@@ -1,29 +1,23 @@
-"""The driver of a search: it stands between proposals, workers and study, and keeps count."""
+"""The driver of a search: between proposals, an executor and the study, it keeps count."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs.errors import UserError
-from search.front import hypervolume, losses_of, reference_point
-from search.progress import ProgressDisplay
+from search.executors.evaluation import Outcome
+from search.front import hypervolume, reference_point
+from search.goal import Goal
+from search.progress import ProgressDisplay, SearchProgress
 from search.proposals import Proposer
 from search.study import SearchStudy
-from search.trials import (
-    UNNUMBERED,
-    SearchProgress,
-    SearchResult,
-    State,
-    TrialRecord,
-    judge,
-    pareto_front,
-)
+from search.trials import UNNUMBERED, SearchResult, State, TrialRecord
 
 if TYPE_CHECKING:
     from search_space import Architecture
@@ -39,23 +33,21 @@ class SearchDriver:
 
     Args:
         trials: How many records the study holds in the end.
-        on_trial: Called with each new record and where the search stands.
+        on_trial: Called with each new record and where the search is.
     """
 
     def __init__(
         self,
         study: SearchStudy,
         proposer: Proposer,
-        objectives: Mapping[str, str],
-        constraints: Mapping[str, float],
+        goal: Goal,
         trials: int,
         on_trial: OnTrial | None,
         display: ProgressDisplay,
     ) -> None:
-        self.study = study
-        self.trials = trials
+        self.study, self.goal, self.trials = study, goal, trials
         self._proposer, self._on_trial, self._display = proposer, on_trial, display
-        self._objectives, self._constraints = dict(objectives), dict(constraints)
+        self._front = goal.front(study.records)
         self._running: list[Architecture] = []
         self._withheld: list[TrialRecord] = []
         self._proven = any(record.state != "failed" for record in study.records)
@@ -63,6 +55,7 @@ class SearchDriver:
         self._started, self._done_before = time.monotonic(), len(study.records)
 
     def propose(self) -> Architecture | None:
+        """Return the next architecture, or None when the budget or the space is exhausted."""
         taken = len(self.study.records) + len(self._withheld) + len(self._running)
         if taken >= self.trials:
             return None
@@ -74,11 +67,14 @@ class SearchDriver:
         self._note_running()
         return architecture
 
-    def finish(self, architecture: Architecture, outcome: list[Any] | None) -> None:
-        """Judges what a worker returned and records it.
+    def finish(self, architecture: Architecture, outcome: Outcome) -> None:
+        """Judge what came of an evaluation and record it.
 
         Until an evaluation has succeeded, failures are withheld: those of a broken evaluator are
-        not results, and once it is mended the same call starts afresh.
+        not results, and once it is corrected the same call starts afresh.
+
+        Raises:
+            UserError: The evaluator has failed too often without ever succeeding.
         """
         self._running.remove(architecture)
         record = self._judge(architecture, outcome)
@@ -93,27 +89,32 @@ class SearchDriver:
         self._withheld.clear()
 
     def result(self) -> SearchResult:
+        """Sum up all trials of the study.
+
+        Raises:
+            UserError: No evaluation succeeded.
+        """
         if self._withheld:
             raise self._hopeless()
         records = self.study.records
         reference = self._reference()
         if reference is None:
             complete = [record.metrics for record in records if record.state == "complete"]
-            losses = losses_of(complete, self._objectives)
-            reference = reference_point(losses) if complete else None
-        signs = {name: -1 if d == "maximize" else 1 for name, d in self._objectives.items()}
+            reference = reference_point(self.goal.losses(complete)) if complete else None
         note = f"the space holds nothing new: {len(records)} of {self.trials} trials were possible"
         return SearchResult(
             trials=list(records),
-            front=pareto_front(records, self._objectives),
-            objectives=self._objectives,
-            constraints=self._constraints,
+            front=self.goal.front(records),
+            goal=self.goal,
             study_name=self.study.name,
             storage=self.study.url,
             hypervolume=self._volumes(reference),
             reference={}
             if reference is None
-            else {name: float(s * x) for (name, s), x in zip(signs.items(), reference)},
+            else {
+                name: float(self.goal.sign(name) * loss)
+                for name, loss in zip(self.goal.objectives, reference)
+            },
             note=note if self._exhausted else "",
         )
 
@@ -124,26 +125,23 @@ class SearchDriver:
             f"for {'/'.join(first.architecture)}: {first.message}"
         )
 
-    def _judge(self, architecture: Architecture, outcome: list[Any] | None) -> TrialRecord:
-        if outcome is None:
-            message = "its worker process died three times"
-            return TrialRecord(UNNUMBERED, architecture, {}, "failed", message)
-        returned, message, unmeasurable, seconds = outcome
+    def _judge(self, architecture: Architecture, outcome: Outcome) -> TrialRecord:
         state: State
-        if message:
-            state = "unmeasurable" if unmeasurable else "failed"
+        if outcome.error:
+            state, message = "unmeasurable" if outcome.too_noisy else "failed", outcome.error
         else:
-            state, message = judge(returned, self._objectives, self._constraints)
+            state, message = self.goal.judge(outcome.metrics)
         metrics = {
             name: value
-            for name, value in returned.items()
+            for name, value in outcome.metrics.items()
             if value is not None and math.isfinite(value)
         }
-        return TrialRecord(UNNUMBERED, architecture, metrics, state, message, seconds)
+        return TrialRecord(UNNUMBERED, architecture, metrics, state, message, outcome.seconds)
 
     def _record(self, finished: TrialRecord) -> None:
         record = self.study.add(finished)
         self._proposer.learn(record)
+        self._front = self.goal.front([*self._front, record])
         if len(self.study.records) == self.trials:
             self._note_running()
         progress = self._progress()
@@ -164,32 +162,28 @@ class SearchDriver:
             complete = [r.metrics for r in self.study.records if r.state == "complete"]
             if len(complete) < REFERENCE_TRIALS:
                 return None
-            losses = losses_of(complete[:REFERENCE_TRIALS], self._objectives)
-            self.study.set_reference(reference_point(losses))
+            self.study.set_reference(reference_point(self.goal.losses(complete[:REFERENCE_TRIALS])))
         return np.array(self.study.reference)
+
+    def _volume(self, front: list[TrialRecord], reference: np.ndarray) -> float:
+        return hypervolume(self.goal.losses([record.metrics for record in front]), reference)
 
     def _progress(self) -> SearchProgress:
         done = len(self.study.records)
-        reference = self._reference()
-        front = self._proposer.front
+        reference, front = self._reference(), self._front
         new = done - self._done_before
         elapsed = time.monotonic() - self._started
-        volume = None
-        if reference is not None:
-            volume = hypervolume(
-                losses_of([record.metrics for record in front], self._objectives), reference
-            )
         return SearchProgress(
             done=done,
             total=self.trials,
             counts=dict(Counter(record.state for record in self.study.records)),
             front_size=len(front),
             best={
-                name: (max if direction == "maximize" else min)(r.metrics[name] for r in front)
-                for name, direction in self._objectives.items()
+                name: self.goal.best(name, [record.metrics[name] for record in front])
+                for name in self.goal.objectives
                 if front
             },
-            hypervolume=volume,
+            hypervolume=None if reference is None else self._volume(front, reference),
             seconds_left=elapsed / new * (self.trials - done) if new else None,
         )
 
@@ -198,11 +192,10 @@ class SearchDriver:
         volumes: list[float] = []
         front: list[TrialRecord] = []
         for record in self.study.records:
-            grown = pareto_front([*front, record], self._objectives)
+            grown = self.goal.front([*front, record])
             if reference is None or (volumes and grown == front):
                 volumes.append(volumes[-1] if volumes else 0.0)
             else:
-                metrics = [member.metrics for member in grown]
-                volumes.append(hypervolume(losses_of(metrics, self._objectives), reference))
+                volumes.append(self._volume(grown, reference))
             front = grown
         return volumes

@@ -1,26 +1,17 @@
 """Pareto front and hypervolume of small point sets, in any number of objectives.
 
-All functions take losses: every objective is to be minimised (`losses_of` flips the signs).
+All functions take losses: every objective is to be minimised (`Goal.losses` flips the signs).
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 REFERENCE_MARGIN = 0.1  # how far beyond the worst value the reference point lies, in ranges
 
 
-def losses_of(metrics: Sequence[Mapping[str, float]], objectives: Mapping[str, str]) -> np.ndarray:
-    """Metrics as losses, shape (points, objectives): what is maximised gets a minus sign."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
-    rows = [[sign * m[name] for sign, name in zip(signs, objectives)] for m in metrics]
-    return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
-
-
 def non_dominated(losses: np.ndarray) -> np.ndarray:
-    """Marks the points that no other point dominates.
+    """Mark the points that no other point dominates.
 
     A point dominates another when it is nowhere worse and somewhere better; of equal points each
     is kept.
@@ -37,7 +28,7 @@ def non_dominated(losses: np.ndarray) -> np.ndarray:
 
 
 def reference_point(losses: np.ndarray) -> np.ndarray:
-    """The point a hypervolume is measured from: the worst of each objective and a tenth more.
+    """Return where a hypervolume is measured from: the worst of each objective and a tenth more.
 
     The tenth (of the range; of the value itself where all are equal) lets the extreme points of
     the front count too.
@@ -49,7 +40,7 @@ def reference_point(losses: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(losses: np.ndarray, reference: np.ndarray) -> float:
-    """The exact volume that the points dominate, up to the reference point.
+    """Return the exact volume that the points dominate, up to the reference point.
 
     Points that don't lie strictly below the reference in every objective add nothing. Slices
     along the last objective, recursively (Knowles 2002; Zitzler's "hypervolume by slicing

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
-from search.trials import SearchProgress
-
 PLAIN_INTERVAL_S = 10.0  # between two lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """Where a search is; given to `on_trial` with every record.
+
+    `best` is the best value of each objective among the front, empty before there is one;
+    `hypervolume` is None until enough trials are complete to fix the reference point;
+    `seconds_left` is None before the first trial of this run has ended.
+    """
+
+    done: int
+    total: int
+    counts: dict[str, int]
+    front_size: int
+    best: dict[str, float]
+    hypervolume: float | None
+    seconds_left: float | None
 
 
 class ProgressDisplay:
@@ -54,7 +71,7 @@ class ProgressDisplay:
 
 
 def describe(progress: SearchProgress, bar: bool = False) -> str:
-    """A progress in one line, e.g. `trial 12/60  front 4  hypervolume 8.31  left 1:20`."""
+    """Return a progress in one line, e.g. `trial 12/60  front 4  hypervolume 8.31  left 1:20`."""
     filled = round(20 * progress.done / progress.total)
     parts = ["━" * filled + "╌" * (20 - filled)] if bar else []
     parts += [f"trial {progress.done}/{progress.total}", f"front {progress.front_size}"]

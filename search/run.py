@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from search.progress import ProgressDisplay
-from search.trials import SearchProgress, SearchResult, TrialRecord
+from search.executors.executor import Evaluator
+from search.executors.process import process_unchanged
+from search.goal import Direction, Goal
+from search.progress import ProgressDisplay, SearchProgress
+from search.trials import SearchResult, TrialRecord
 
 if TYPE_CHECKING:
-    from search.driver import SearchDriver
+    import optuna
+
     from search_space import Architecture, ChoiceSpace
-
-SAMPLERS = ("nsga2", "tpe", "random", "evolution")
-
-Evaluator = Callable[["Architecture"], Mapping[str, float]]
 
 
 def run_search(
     space: ChoiceSpace,
     evaluator: Evaluator,
-    objectives: Mapping[str, str],
+    objectives: Mapping[str, Direction],
     *,
     trials: int,
-    sampler: str = "nsga2",
+    sampler: str | optuna.samplers.BaseSampler = "nsga2",
     seed: int = 0,
     workers: int = 1,
     storage: str | Path | None = None,
@@ -43,27 +38,27 @@ def run_search(
     on_trial: Callable[[TrialRecord, SearchProgress], None] | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
-    """Searches a space for the best architectures; called again, it resumes.
+    """Search a space for the best architectures; called again, it resumes.
 
     The evaluator runs in `workers` processes, one copy in each, which stays for the whole search:
-    what it loads on its first call is there on the next. Exceptions end the trial as `failed`
-    (`evaluators.TooNoisy`: `unmeasurable`) and the search goes on; a trial is tried again, twice,
-    only when its process died.
+    what it loads on its first call is there on the next. With ``workers=0`` it runs in this process
+    and Ray is not needed. Exceptions end the trial as `failed` (`TooNoisy`: `unmeasurable`) and the
+    search goes on; a trial is tried again, twice, only when its process died.
 
-    A search with one worker and the same seed makes the same trials. Equal networks are evaluated
-    once. On SIGINT and SIGTERM the search stops with KeyboardInterrupt; finished evaluations are
-    in the study by then, running ones are redone by the next call.
+    A search without or with one worker and the same seed makes the same trials. Equal networks are
+    evaluated once. On SIGINT and SIGTERM the search stops with KeyboardInterrupt; finished
+    evaluations are in the study by then, running ones are redone by the next call.
 
     Args:
         space: Any `ChoiceSpace`, so also a `SearchSpace`.
         evaluator: Gives the metrics of an architecture. Where a metric exceeds its bound it may
-            leave the dearer ones out. Must be picklable (by cloudpickle).
-        objectives: Metric name to `"maximize"` or `"minimize"`.
+            leave the more expensive ones out. Must be picklable (by cloudpickle) for workers.
+        objectives: Metric name to `"maximize"` or `"minimize"`; metrics of your own are fine.
         trials: How many architectures the study holds in the end, earlier calls included. Failed,
-            infeasible and unmeasurable ones count; repetitions don't.
-        sampler: One of `SAMPLERS`.
+            infeasible and unmeasurable ones count; repetitions do not.
+        sampler: A registered name, or any sampler of Optuna's, which brings its own seed.
         seed: Of the sampler.
-        workers: Evaluations at a time.
+        workers: Evaluations at a time; 0 evaluates in this process.
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
         study_name: Name of the study in the storage.
         constraints: Metric name to its upper bound.
@@ -83,105 +78,51 @@ def run_search(
             fails every time (nothing is recorded then).
         KeyboardInterrupt: SIGINT or SIGTERM.
     """
-    constraints = dict(constraints or {})
-    _check_arguments(objectives, constraints, trials=trials, sampler=sampler, workers=workers)
+    goal = Goal(objectives, constraints or {})
+    for key, value, least in (("trials", trials, 1), ("workers", workers, 0)):
+        if value < least:
+            raise UserError(f"{key}: {value} is too few; use {least} or more")
     for architecture in start:
         space.validate(architecture)
 
-    # Imported here because Optuna takes half a second and Ray another one.
-    import optuna
+    with process_unchanged():
+        # Imported here because Optuna takes half a second, and Ray another one.
+        import optuna
 
-    from search.driver import SearchDriver
-    from search.proposals import Proposer
-    from search.study import SearchStudy, sole_driver, storage_url
+        from search.driver import SearchDriver
+        from search.proposals import Proposer
+        from search.study import SearchStudy, sole_driver, storage_url
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = storage_url(storage)
-    with sole_driver(url), ProgressDisplay(progress) as display:
-        study = SearchStudy(url, study_name, space, objectives, constraints)
-        proposer = Proposer(
-            space,
-            objectives,
-            constraints,
-            sampler=sampler,
-            trials=trials,
-            seed=seed,
-            records=study.records,
-            queue=[*study.interrupted, *start],
-        )
-        driver = SearchDriver(study, proposer, objectives, constraints, trials, on_trial, display)
-        if len(study.records) < trials:
-            _execute(driver, evaluator, address, workers, cpus_per_worker, gpus_per_worker)
-    return driver.result()
-
-
-def _execute(
-    driver: SearchDriver,
-    evaluator: Evaluator,
-    address: str | None,
-    workers: int,
-    cpus_per_worker: float,
-    gpus_per_worker: float,
-) -> None:
-    from search.executors.ray import StudySearcher, execute, pickle_evaluator, ray_session
-
-    pickled = pickle_evaluator(evaluator)
-    searcher = StudySearcher(driver.propose, driver.finish)
-    session = ray_session(address, workers, cpus_per_worker, gpus_per_worker)
-    with session as own_ray, _signals_to(searcher):
-        execute(
-            searcher,
-            pickled,
-            trials=driver.trials - len(driver.study.records),
-            workers=workers,
-            cpus_per_worker=cpus_per_worker,
-            gpus_per_worker=gpus_per_worker,
-            own_ray=own_ray,
-        )
-
-
-@contextlib.contextmanager
-def _signals_to(searcher: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM end the search between two events rather than within a write."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if searcher.error is not None:
-            raise KeyboardInterrupt  # asked twice: don't wait
-        searcher.error = KeyboardInterrupt()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _check_arguments(
-    objectives: Mapping[str, str],
-    constraints: Mapping[str, float],
-    *,
-    trials: int,
-    sampler: str,
-    workers: int,
-) -> None:
-    if not objectives:
-        raise UserError("objectives: at least one metric is needed")
-    for name, direction in objectives.items():
-        if direction not in ("maximize", "minimize"):
-            raise UserError(
-                f"objectives.{name}: {direction!r} is no direction; use 'maximize' or 'minimize'"
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        url = storage_url(storage)
+        with sole_driver(url), ProgressDisplay(progress) as display:
+            study = SearchStudy(url, study_name, space, goal)
+            proposer = Proposer(
+                space,
+                goal,
+                sampler=sampler,
+                trials=trials,
+                seed=seed,
+                records=study.records,
+                queue=[*study.interrupted, *start],
             )
-    for name, bound in constraints.items():
-        if not math.isfinite(bound):
-            raise UserError(f"constraints.{name}: {bound!r} is no bound; use a finite number")
-    if trials < 1 or workers < 1:
-        name, value = ("trials", trials) if trials < 1 else ("workers", workers)
-        raise UserError(f"{name}: {value} is too few; use 1 or more")
-    if sampler not in SAMPLERS:
-        near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"sampler: {sampler!r} doesn't exist; {hint}valid: {', '.join(SAMPLERS)}")
+            driver = SearchDriver(study, proposer, goal, trials, on_trial, display)
+            missing = trials - len(study.records)
+            if missing > 0 and workers == 0:
+                from search.executors.local import run_here
+
+                run_here(evaluator, driver.propose, driver.finish)
+            elif missing > 0:
+                from search.executors.ray import run_on_ray
+
+                run_on_ray(
+                    evaluator,
+                    driver.propose,
+                    driver.finish,
+                    trials=missing,
+                    workers=workers,
+                    address=address,
+                    cpus_per_worker=cpus_per_worker,
+                    gpus_per_worker=gpus_per_worker,
+                )
+            return driver.result()

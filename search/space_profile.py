@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from configs.errors import UserError
+from configs.errors import TooNoisy, UserError
+from search.goal import Goal
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
@@ -41,42 +42,42 @@ class SpaceProfile:
 def profile_space(
     space: ChoiceSpace,
     measure: Callable[[Architecture], Mapping[str, float]],
-    bounds: Mapping[str, float],
+    goal: Goal,
     *,
     samples: int = 16,
     seed: int = 0,
 ) -> SpaceProfile:
-    """Measures random architectures, and those that take one candidate wherever they can.
+    """Measure random architectures, and those that take one candidate wherever they can.
 
     The latter are there for the ends of the ranges, which random architectures seldom reach; they
-    don't count for the medians and for the feasible share. Architectures that the device is too
-    restless to measure are left out.
+    do not count for the medians and for the feasible share. Architectures that the device is too
+    busy to measure are left out.
 
     Args:
         measure: Gives the cheap metrics of an architecture; the same ones each time.
-        bounds: Metric name to its upper bound.
+        goal: Whose bounds are asked; each must be on a cheap metric (`Goal.bounded_by`).
         samples: How many random architectures; fewer where the space has fewer.
 
     Raises:
-        UserError: A bound is set on a metric that isn't measured, a value is not finite, or nothing
-            could be measured.
+        UserError: A bound is set on a metric that is not measured, a value is not finite, or
+            nothing could be measured.
     """
     rng = np.random.default_rng(seed)
     drawn: dict[Architecture, None] = {}
     for _ in range(20 * samples):  # repetitions included
         if len(drawn) < samples:
             drawn[space.canonical(space.sample(rng))] = None
-    random = _measure_all(measure, drawn, bounds)
+    random = _measure_all(measure, drawn, goal)
     uniform = _measure_all(
-        measure, [a for a in uniform_architectures(space) if a not in drawn], bounds
+        measure, [a for a in uniform_architectures(space) if a not in drawn], goal
     )
     if not random:
         raise UserError(
-            f"none of {len(drawn)} architectures could be measured: the device is too restless. "
+            f"none of {len(drawn)} architectures could be measured: the device is too busy. "
             "Stop what else runs on it, or raise latency.max_spread"
         )
     every = [*random, *uniform]
-    feasible = [all(m[name] <= bounds[name] for name in bounds) for m in random]
+    feasible = [not goal.exceeded(metrics) for metrics in random]
     return SpaceProfile(
         ranges={
             name: MetricRange(
@@ -86,14 +87,14 @@ def profile_space(
             )
             for name in every[0]
         },
-        bounds=dict(bounds),
+        bounds=dict(goal.bounds),
         feasible=sum(feasible) / len(feasible),
         samples=len(random),
     )
 
 
 def uniform_architectures(space: ChoiceSpace) -> list[Architecture]:
-    """For each candidate name the architecture that uses it in every layer that offers it.
+    """Return for each candidate name the architecture that uses it in every layer that offers it.
 
     The other layers take their first candidate.
     """
@@ -110,7 +111,7 @@ def uniform_architectures(space: ChoiceSpace) -> list[Architecture]:
 
 
 def check_feasible(profile: SpaceProfile) -> None:
-    """Refuses a bound below everything that was measured.
+    """Refuse a bound below everything that was measured.
 
     Raises:
         UserError: Names the constraint and the measured range.
@@ -129,24 +130,22 @@ def check_feasible(profile: SpaceProfile) -> None:
 def _measure_all(
     measure: Callable[[Architecture], Mapping[str, float]],
     architectures: Iterable[Architecture],
-    bounds: Mapping[str, float],
+    goal: Goal,
 ) -> list[dict[str, float]]:
-    from evaluators.latency import TooNoisy  # loads torch
-
     values = []
     for architecture in architectures:
         with contextlib.suppress(TooNoisy):
-            values.append(_measured(measure, architecture, bounds))
+            values.append(_measured(measure, architecture, goal))
     return values
 
 
 def _measured(
     measure: Callable[[Architecture], Mapping[str, float]],
     architecture: Architecture,
-    bounds: Mapping[str, float],
+    goal: Goal,
 ) -> dict[str, float]:
     metrics = {name: float(value) for name, value in measure(architecture).items()}
-    for name in bounds:
+    for name in goal.bounds:
         if name not in metrics:
             given = ", ".join(metrics)
             raise UserError(f"constraints.{name}: not among the cheap metrics ({given})")

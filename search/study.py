@@ -13,18 +13,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import filelock
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from configs.differences import first_difference
 from configs.errors import UserError
+from search.goal import Goal
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
@@ -38,12 +40,12 @@ Choice = TypeVar("Choice")
 
 
 def parameters_of(choices: Sequence[Choice]) -> dict[str, Choice]:
-    """One Optuna parameter per layer: layer_00, layer_01, ..."""
+    """Return one Optuna parameter per layer: layer_00, layer_01, ..."""
     return {f"layer_{index:02d}": choice for index, choice in enumerate(choices)}
 
 
 def storage_url(storage: str | Path | None) -> str | None:
-    """A storage as Optuna's URL: a plain path is an SQLite file; None stays None (in memory)."""
+    """Return a storage as Optuna's URL: a plain path is an SQLite file, None is in memory."""
     if storage is None or "://" in str(storage):
         return None if storage is None else str(storage)
     return f"{SQLITE}{Path(storage).expanduser().resolve()}"
@@ -51,9 +53,9 @@ def storage_url(storage: str | Path | None) -> str | None:
 
 @contextlib.contextmanager
 def sole_driver(url: str | None) -> Iterator[None]:
-    """Keeps a second search off the same SQLite file while this one runs.
+    """Keep a second search off the same SQLite file while this one runs.
 
-    The lock goes with the process, however it ends. Other databases aren't guarded.
+    The lock goes with the process, however it ends. Other databases are not guarded.
 
     Raises:
         UserError: Another process is searching with that file.
@@ -63,15 +65,18 @@ def sole_driver(url: str | None) -> Iterator[None]:
         return
     lock = Path(url.removeprefix(SQLITE) + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"storage {url!r} is in use by another running search; wait for it, stop it, or "
-                "choose another storage"
-            ) from error
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"storage {url!r} is in use by another running search; wait for it, stop it, or "
+            "choose another storage"
+        ) from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 class SearchStudy:
@@ -86,20 +91,12 @@ class SearchStudy:
         UserError: The storage can't be opened, or its study is of another search.
     """
 
-    def __init__(
-        self,
-        url: str | None,
-        name: str,
-        space: ChoiceSpace,
-        objectives: Mapping[str, str],
-        constraints: Mapping[str, float],
-    ) -> None:
-        self.url, self.name = url, name
-        self._objectives, self._constraints = dict(objectives), dict(constraints)
+    def __init__(self, url: str | None, name: str, space: ChoiceSpace, goal: Goal) -> None:
+        self.url, self.name, self._goal = url, name, goal
         self._distributions: dict[str, BaseDistribution] = parameters_of(
             [CategoricalDistribution(layer.candidates) for layer in space.layers]
         )
-        settings = _settings(space, objectives, constraints)
+        settings = _settings(space, goal)
         self._storage = _open_storage(url)
         self._study = self._open_study(settings)
         self.records = [
@@ -111,25 +108,26 @@ class SearchStudy:
         self.interrupted = [a for a in running if a not in finished]
 
     def set_reference(self, losses: Iterable[float]) -> None:
+        """Fix the reference point of the hypervolume."""
         self.reference = [float(loss) for loss in losses]
         self._study.set_user_attr("reference", self.reference)
 
     def set_running(self, architectures: Iterable[Architecture]) -> None:
-        """Notes what is being evaluated, for the driver after this one."""
+        """Note what is being evaluated, for the driver after this one."""
         self._study.set_user_attr("running", [list(a) for a in architectures])
 
     def add(self, record: TrialRecord) -> TrialRecord:
-        """Writes a finished evaluation, atomically, and returns its record with its number."""
+        """Write a finished evaluation, atomically, and return its record with its number."""
         metrics = record.metrics
         bounds = {
             name: metrics[name] - bound
-            for name, bound in self._constraints.items()
+            for name, bound in self._goal.bounds.items()
             if name in metrics
         }
         complete = record.state == "complete"
         trial = create_trial(
             state=OPTUNA_STATES.get(record.state, TrialState.FAIL),
-            values=[metrics[name] for name in self._objectives] if complete else None,
+            values=[metrics[name] for name in self._goal.objectives] if complete else None,
             params=parameters_of(record.architecture),
             distributions=self._distributions,
             # optuna-dashboard doesn't show constraints yet, hence their copy here.
@@ -166,7 +164,7 @@ class SearchStudy:
         study = optuna.create_study(
             storage=self._storage,
             study_name=self.name,
-            directions=[*self._objectives.values()],  # type: ignore[list-item]
+            directions=[*self._goal.objectives.values()],  # type: ignore[list-item]
             sampler=optuna.samplers.RandomSampler(),  # unused: the driver proposes
             load_if_exists=True,
         )
@@ -181,7 +179,7 @@ class SearchStudy:
             study.set_user_attr("settings", settings)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # set_metric_names is experimental
-                study.set_metric_names(list(self._objectives))
+                study.set_metric_names(list(self._goal.objectives))
         elif difference := first_difference(stored, settings):
             raise UserError(
                 f"study {self.name!r} in {self.url} is of another search: {difference}; "
@@ -190,41 +188,13 @@ class SearchStudy:
         return study
 
 
-def first_difference(stored: Any, wanted: Any, key: str = "") -> str:
-    """Names the first place where two trees of dicts, lists and values differ; "" if none."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        for name in [*stored, *(name for name in wanted if name not in stored)]:
-            path = f"{key}.{name}" if key else str(name)
-            if name not in stored:
-                return f"{path} is {wanted[name]!r} now and was not set then"
-            if name not in wanted:
-                return f"{path} was {stored[name]!r} and is not set now"
-            if difference := first_difference(stored[name], wanted[name], path):
-                return difference
-        return ""
-    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
-        pairs = enumerate(zip(stored, wanted))
-        return next(
-            filter(None, (first_difference(a, b, f"{key}[{index}]") for index, (a, b) in pairs)),
-            "",
-        )
-    return "" if stored == wanted else f"{key} was {stored!r} and is {wanted!r} now"
-
-
-def _settings(
-    space: ChoiceSpace, objectives: Mapping[str, str], constraints: Mapping[str, float]
-) -> dict[str, Any]:
+def _settings(space: ChoiceSpace, goal: Goal) -> dict[str, Any]:
     """What must stay the same for trials to be comparable, as JSON would give it back."""
-    # A space with networks says how they are built: the same names with other widths is another.
-    # Where its plugins lie doesn't matter.
-    describe = getattr(space, "to_dict", None)
-    choices = [list(layer.candidates) for layer in space.layers]
-    description = describe()["space"] if describe else choices
     settings = {
         # Pairs, because the order of the objectives is the order of the study's values.
-        "objectives": [list(pair) for pair in objectives.items()],
-        "constraints": dict(constraints),
-        "space": description,
+        "objectives": [list(pair) for pair in goal.objectives.items()],
+        "constraints": dict(goal.bounds),
+        "space": space.to_dict()["space"],  # where its plugins lie does not matter
     }
     return json.loads(json.dumps(settings))
 

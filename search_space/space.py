@@ -55,6 +55,10 @@ class ChoiceSpace:
                     "one or more different names are needed"
                 )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values: ``space``, which tells it from any other space."""
+        return {"space": [list(layer.candidates) for layer in self.layers]}
+
     @property
     def size(self) -> int:
         """How many architectures there are, equal networks counted apart."""

@@ -1,4 +1,7 @@
-"""Ray Tune as the executor: it runs what a search proposes and reports what comes back."""
+"""Evaluation on Ray: Tune runs what a search proposes and reports what comes back.
+
+Tune's own files and state are disposable: the study is the only state there is.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray import cloudpickle, tune
@@ -18,33 +21,76 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from configs.errors import UserError
+from search.executors.evaluation import Outcome
+from search.executors.executor import Architecture, Evaluator, Finish, Propose
+from search.executors.process import on_stop_signal, process_unchanged
 from search.executors.ray_worker import ArchitectureTrial
-
-if TYPE_CHECKING:
-    from search_space import Architecture
 
 RETRIES = 2  # of a trial whose worker died; an exception in the evaluator is never retried
 OBJECT_STORE_BYTES = 256 * 2**20  # instead of a third of the memory; it holds the evaluator only
+
+# Tune's files and messages repeat what the study and our own progress say. Set for the time of a
+# search only.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+}
+
+
+def run_on_ray(
+    evaluator: Evaluator,
+    propose: Propose,
+    finish: Finish,
+    *,
+    trials: int,
+    workers: int,
+    address: str | None,
+    cpus_per_worker: float,
+    gpus_per_worker: float,
+) -> None:
+    """Evaluate up to `trials` architectures on `workers` long-lived processes.
+
+    A trial is tried again, twice, only when its process died.
+
+    Raises:
+        UserError: The evaluator cannot be sent, or there is no cluster with what a worker needs.
+        KeyboardInterrupt: The process was asked to end.
+    """
+    pickled = _pickle(evaluator)
+    searcher = StudySearcher(propose, finish)
+    session = ray_session(address, workers, cpus_per_worker, gpus_per_worker)
+    with session as own_ray, on_stop_signal(searcher.interrupt):
+        _tune(
+            searcher,
+            pickled,
+            trials=trials,
+            workers=workers,
+            resources={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
+            own_ray=own_ray,
+        )
 
 
 class StudySearcher(Searcher):
     """Hands Tune the search's proposals and hands the search Tune's results.
 
-    `propose` gives an architecture or None when there are no more; `finish` takes it back with
-    what the worker returned, or with None where its worker died more than `RETRIES` times.
     Tune logs and swallows what is raised while it handles a result, so that is kept in `error`
     and raised by `StopOnError` a moment later.
     """
 
-    def __init__(
-        self,
-        propose: Callable[[], Architecture | None],
-        finish: Callable[[Architecture, list[Any] | None], None],
-    ) -> None:
+    def __init__(self, propose: Propose, finish: Finish) -> None:
         super().__init__()
         self._propose, self._finish = propose, finish
         self._running: dict[str, Architecture] = {}
         self.error: BaseException | None = None
+
+    def interrupt(self) -> None:
+        """End the search between two events rather than within a write."""
+        if self.error is not None:
+            raise KeyboardInterrupt  # asked twice: do not wait
+        self.error = KeyboardInterrupt()
 
     def suggest(self, trial_id: str) -> Any:
         architecture = self._propose()
@@ -57,16 +103,17 @@ class StudySearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         architecture = self._running.pop(trial_id)
+        died = Outcome(error="its worker process died three times")
         try:
-            self._finish(architecture, result["outcome"] if result else None)
+            self._finish(architecture, result["outcome"] if result else died)
         except BaseException as raised:
             self.error = raised
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the only state there is."""
+        """Save nothing: the study is the only state there is."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+        """Restore nothing, likewise."""
 
 
 class StopOnError(Stopper):
@@ -76,7 +123,7 @@ class StopOnError(Stopper):
         self._searcher, self._own_ray = searcher, own_ray
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves its stopper, and never loads it here; a callback can't be pickled
+        return {}  # Tune saves its stopper, and never loads it here; a callback cannot be pickled
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -92,20 +139,16 @@ class StopOnError(Stopper):
         raise RuntimeError("interrupted") from error
 
 
-def execute(
+def _tune(
     searcher: StudySearcher,
     pickled_evaluator: bytes,
     *,
     trials: int,
     workers: int,
-    cpus_per_worker: float,
-    gpus_per_worker: float,
+    resources: dict[str, float],
     own_ray: bool,
 ) -> None:
-    """Runs up to `trials` trials on `workers` long-lived processes; blocks until all are done.
-
-    Raises what stands in `searcher.error` in the end.
-    """
+    """Run Tune until all trials are done; raises what is in `searcher.error` in the end."""
     with tempfile.TemporaryDirectory(prefix="evolute-tune-") as folder:
         try:
             tune.run(
@@ -115,7 +158,7 @@ def execute(
                 stop=StopOnError(searcher, own_ray),
                 num_samples=trials,
                 max_concurrent_trials=workers,
-                resources_per_trial={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
+                resources_per_trial=resources,
                 reuse_actors=True,
                 max_failures=RETRIES,
                 raise_on_failed_trial=False,
@@ -130,14 +173,14 @@ def execute(
         raise searcher.error
 
 
-def pickle_evaluator(evaluator: Any) -> bytes:
+def _pickle(evaluator: Evaluator) -> bytes:
     """The evaluator as workers receive it."""
     try:
         return cloudpickle.dumps(evaluator)
     except Exception as error:
         raise UserError(
             f"the evaluator can't be sent to a worker ({type(error).__name__}: {error}); "
-            "let it load what can't be pickled when it is first called"
+            "let it load what can't be pickled when it is first called, or use workers=0"
         ) from error
 
 
@@ -145,33 +188,25 @@ def pickle_evaluator(evaluator: Any) -> bytes:
 def ray_session(
     address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float
 ) -> Iterator[bool]:
-    """A quiet Ray: the caller's if one is running, that at `address`, or a local one.
+    """Join a quiet Ray: the caller's if one is running, that at `address`, or a local one.
 
     Only what was started or joined here is left again at the end; whether it was, is yielded.
 
     Raises:
         UserError: No cluster at `address`, or none of its nodes has what one worker needs.
     """
-    owned = not ray.is_initialized()
-    _be_quiet()
-    if owned:
-        _start_ray(address, max(os.cpu_count() or 1, round(workers * cpus_per_worker)))
-    try:
-        _check_resources({"CPU": cpus_per_worker, "GPU": gpus_per_worker})
-        yield owned
-    finally:
+    with process_unchanged():
+        os.environ.update(QUIET)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        owned = not ray.is_initialized()
         if owned:
-            ray.shutdown()
-
-
-def _be_quiet() -> None:
-    """Tune's files and messages repeat what the study and our own progress say."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000"
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+            _start_ray(address, max(os.cpu_count() or 1, round(workers * cpus_per_worker)))
+        try:
+            _check_resources({"CPU": cpus_per_worker, "GPU": gpus_per_worker})
+            yield owned
+        finally:
+            if owned:
+                ray.shutdown()
 
 
 def _start_ray(address: str | None, local_cpus: int) -> None:
@@ -206,7 +241,7 @@ def _start_ray(address: str | None, local_cpus: int) -> None:
 
 
 def _check_resources(needed: dict[str, float]) -> None:
-    """Ray waits for ever for what it hasn't got, so that is refused here."""
+    """Ray waits for ever for what it has not got, so that is refused here."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(kind, 0) >= n for kind, n in needed.items()) for node in nodes):
         return

@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from search.front import hypervolume, losses_of, non_dominated, reference_point
-from search.trials import TrialRecord, pareto_front
+from search.front import hypervolume, non_dominated, reference_point
 
 
 def brute_force_front(losses: np.ndarray) -> list[bool]:
@@ -44,18 +43,3 @@ def test_reference_lies_beyond_every_point() -> None:
     losses = np.array([[1.0, 5.0], [3.0, 5.0]])
     assert reference_point(losses).tolist() == pytest.approx([3.2, 5.5])
     assert hypervolume(losses, reference_point(losses)) > 0
-
-
-def test_losses_turn_what_is_maximised() -> None:
-    metrics = [{"accuracy": 90.0, "latency_ms": 2.0}]
-    losses = losses_of(metrics, {"latency_ms": "minimize", "accuracy": "maximize"})
-    assert losses.tolist() == [[2.0, -90.0]]
-
-
-def test_front_leaves_out_what_is_not_complete() -> None:
-    objectives = {"accuracy": "maximize", "latency_ms": "minimize"}
-    good = TrialRecord(0, ("a",), {"accuracy": 80.0, "latency_ms": 2.0}, "complete")
-    dominated = TrialRecord(1, ("b",), {"accuracy": 70.0, "latency_ms": 3.0}, "complete")
-    fast = TrialRecord(2, ("c",), {"accuracy": 60.0, "latency_ms": 1.0}, "complete")
-    forbidden = TrialRecord(3, ("d",), {"accuracy": 99.0, "latency_ms": 9.0}, "infeasible")
-    assert pareto_front([good, dominated, fast, forbidden], objectives) == [good, fast]

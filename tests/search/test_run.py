@@ -1,4 +1,4 @@
-"""Searches with real workers and a real database."""
+"""Searches with real executors and a real database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from configs.errors import UserError
-from search import SAMPLERS, SearchProgress, SearchResult, TrialRecord, run_search
+from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search_space import Architecture, ChoiceSpace
 
 NAMES = ("conv", "inv", "skip")
@@ -58,7 +58,7 @@ def architectures(result: SearchResult) -> list[Architecture]:
     return [record.architecture for record in result.trials]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution", "random"])
 def test_every_sampler_finds_a_front(sampler: str) -> None:
     result = run_search(SPACE, evaluate, OBJECTIVES, trials=12, sampler=sampler, seed=1)
     assert len(set(architectures(result))) == 12
@@ -76,6 +76,65 @@ def test_same_seed_same_trials() -> None:
     )
     assert architectures(first) == architectures(second)
     assert architectures(first) != architectures(other)
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution", "random"])
+def test_no_worker_and_one_worker_make_the_same_trials(sampler: str) -> None:
+    here, there = (
+        run_search(SPACE, evaluate, OBJECTIVES, trials=25, sampler=sampler, workers=workers)
+        for workers in (0, 1)
+    )
+    assert architectures(here) == architectures(there)
+    assert [record.metrics for record in here.trials] == [r.metrics for r in there.trials]
+    assert [r.architecture for r in here.front] == [r.architecture for r in there.front]
+
+
+def test_without_workers_the_evaluator_is_the_callers_own_and_resumes(tmp_path: Path) -> None:
+    calls = []
+
+    def note_call(architecture: Architecture) -> dict[str, float]:
+        calls.append((os.getpid(), architecture))
+        if len(calls) == 8:
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, in the middle of an evaluation
+            time.sleep(1)
+        return evaluate(architecture)
+
+    storage = tmp_path / "study.db"
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        run_search(SPACE, note_call, OBJECTIVES, trials=12, workers=0, storage=storage)
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    result = run_search(SPACE, note_call, OBJECTIVES, trials=12, workers=0, storage=storage)
+    assert {pid for pid, _ in calls} == {os.getpid()}
+    assert len(result.trials) == 12 and {r.state for r in result.trials} == {"complete"}
+    assert calls[8][1] == calls[7][1]  # the interrupted one, first of all
+    assert len(calls) == 13
+
+
+def test_a_search_leaves_the_process_as_it_was() -> None:
+    code = """
+import logging, os, signal
+import optuna, torch
+from search import run_search
+from search_space import ChoiceSpace
+def state():
+    levels = {name: logging.getLogger(name).level for name in ("", "ray", "optuna", "sqlalchemy")}
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    generator = torch.get_rng_state().sum().item()
+    return dict(os.environ), levels, handlers, generator, optuna.logging.get_verbosity()
+before = state()
+for workers in (0, 1):
+    run_search(ChoiceSpace([("a", "b", "c")] * 3), lambda a: {"n": a.count("b")},
+               {"n": "maximize"}, trials=5, workers=workers)
+    names = "environment levels handlers torch optuna".split()
+    for name, one, other in zip(names, before, state()):
+        assert one == other, (workers, name, one, other)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 class OnceLoaded:
@@ -115,7 +174,7 @@ def test_workers_keep_their_evaluator(tmp_path: Path) -> None:
 
 
 class CheapFirst:
-    """Notes each payment for the dear metric."""
+    """Notes each payment for the expensive metric."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -129,7 +188,7 @@ class CheapFirst:
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
-def test_constraint_rejects_and_saves_the_dear_metric(tmp_path: Path, sampler: str) -> None:
+def test_constraint_rejects_and_saves_the_expensive_metric(tmp_path: Path, sampler: str) -> None:
     storage = tmp_path / "study.db"
     result = run_search(
         SPACE,
@@ -192,11 +251,11 @@ def test_what_goes_wrong_is_a_state_and_not_the_end(tmp_path: Path) -> None:
 
 
 class Broken:
-    def __init__(self, mended: bool = False) -> None:
-        self.mended = mended
+    def __init__(self, corrected: bool = False) -> None:
+        self.corrected = corrected
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
-        if not self.mended:
+        if not self.corrected:
             raise FileNotFoundError("no supernet.pt")
         return evaluate(architecture)
 
@@ -208,7 +267,7 @@ def test_broken_evaluator_ends_the_search_and_leaves_no_trace(tmp_path: Path) ->
         run_search(SPACE, Broken(), OBJECTIVES, **arguments)
     with pytest.raises(UserError, match=r"3 failures.*FileNotFoundError: no supernet\.pt"):
         run_search(ChoiceSpace([NAMES]), Broken(), OBJECTIVES, trials=20)
-    result = run_search(SPACE, Broken(mended=True), OBJECTIVES, **arguments)
+    result = run_search(SPACE, Broken(corrected=True), OBJECTIVES, **arguments)
     assert [record.state for record in result.trials] == ["complete"] * 20
 
 
@@ -323,6 +382,8 @@ def test_wrong_arguments_are_named() -> None:
         run_search(SPACE, evaluate, {"accuracy": "up"}, trials=5)
     with pytest.raises(UserError, match="trials: 0"):
         run_search(SPACE, evaluate, OBJECTIVES, trials=0)
+    with pytest.raises(UserError, match="workers: -1"):
+        run_search(SPACE, evaluate, OBJECTIVES, trials=5, workers=-1)
     with pytest.raises(UserError, match="layer 0: 'sk'"):
         run_search(SPACE, evaluate, OBJECTIVES, trials=5, start=[("sk",) * 5])
     with pytest.raises(UserError, match="gpus_per_worker is 4"):

@@ -1,0 +1,106 @@
+"""Who may use a device right now: many processes that compute, or one that measures.
+
+A readers/writer lock for the processes of one user on one host: `shared_device` for anything that
+is not timed, `exclusive_device` for a stopwatch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock; measure on an idle machine there
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def exclusive_device(device: str | torch.device) -> Iterator[None]:
+    """Hold the device alone while timing: waits until every other holder on this host is done.
+
+    May be nested in itself.
+
+    Raises:
+        RuntimeError: Inside ``shared_device`` of the same thread: it would wait for itself.
+    """
+    with _hold(torch.device(device), exclusive=True):
+        yield
+
+
+@contextlib.contextmanager
+def shared_device(device: str | torch.device) -> Iterator[None]:
+    """Hold the device together with others while computing anything that is not timed."""
+    with _hold(torch.device(device), exclusive=False):
+        yield
+
+
+def host_folder() -> Path:
+    """Return where the processes of this user on this host meet: locks, the reference's times."""
+    folder = Path(tempfile.gettempdir()) / f"evolute-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+# Which locks this thread holds, and whether exclusively. flock knows open files, not threads:
+# without this a nested call would block on its own lock.
+_held = threading.local()
+
+
+@contextlib.contextmanager
+def _hold(device: torch.device, exclusive: bool) -> Iterator[None]:
+    name = _lock_name(device)
+    held: dict[tuple[int, str], bool] = _held.__dict__.setdefault("modes", {})
+    key = os.getpid(), name  # a forked child inherits the record, not the right
+    if key in held:
+        if exclusive and not held[key]:
+            raise RuntimeError(
+                f"exclusive_device({str(device)!r}) inside shared_device({str(device)!r}): "
+                "leave the shared block first, the two would wait for each other"
+            )
+        yield
+        return
+    with _file_lock(name, exclusive):
+        held[key] = exclusive
+        try:
+            yield
+        finally:
+            del held[key]
+
+
+@contextlib.contextmanager
+def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
+    """A readers-writer lock from two flocks; the kernel drops both when the process dies.
+
+    Everyone passes the turnstile before entering the room. A waiting writer stands in it, so no new
+    reader can enter and the writer's turn comes as soon as the present readers have left.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder = host_folder()
+    with open(folder / f"{name}.turnstile", "a") as turnstile, open(folder / name, "a") as room:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            # Not left to close(): a child forked meanwhile holds a copy of the open file.
+            fcntl.flock(room, fcntl.LOCK_UN)
+
+
+def _lock_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return device.type
+    # Ray shows every worker its GPU as cuda:0, so the index says nothing across processes.
+    return f"cuda-{torch.cuda.get_device_properties(device).uuid}"

@@ -1,0 +1,255 @@
+"""What a metric is, and the metrics there are.
+
+Objectives, bounds, tables, plots, pages and MLflow read from here how a metric is called, written
+and measured; nothing else spells it out. A user adds one in a file of their own::
+
+    @register_metric("energy_mj", label="energy", unit="mJ", direction="minimize", effort=TIMED)
+    def energy_mj(subject):
+        return my_meter.run(subject.network, subject.image_shape)
+
+names the file under ``plugins:`` and searches for ``energy_mj`` like for any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import nn
+
+from configs.errors import UserError
+from configs.latency import LatencySettings
+from configs.registry import Registry
+from evaluators.accuracy import measure_accuracy
+from evaluators.calibration import Batches, recalibrate
+from evaluators.complexity import count_macs, count_params, peak_memory_mb
+from evaluators.latency import measure_latency
+from evaluators.runtimes import deployed
+
+Direction = Literal["maximize", "minimize"]
+
+# Places in the cascade: the cheaper metrics of an architecture come first.
+COUNTED = 0  # read off the network: milliseconds
+TIMED = 1  # measured on the device, which no other process may use meanwhile: seconds
+EVALUATED = 2  # needs images: seconds to minutes
+
+
+class EvaluationData(Protocol):
+    """The images that an evaluation may see; `experiments.data` provides them."""
+
+    @property
+    def calibration(self) -> Batches:
+        """Training images in a fixed order, without augmentation."""
+
+    @property
+    def validation(self) -> Batches:
+        """The search-validation split."""
+
+
+@dataclass
+class Subject:
+    """A network under measurement, and what it is measured with. Costly parts are made on demand.
+
+    Attributes:
+        network: The stand-alone network with its weights, on its device. Measuring must not change
+            it. Its batch-norm statistics may be those of a supernet; see `calibrated`.
+        image_shape: (C, H, W) of one image.
+        load_data: Gives the images, when a metric first asks for them.
+        settings: How latency is measured; its batch is that of memory too.
+    """
+
+    network: nn.Module
+    image_shape: tuple[int, int, int]
+    load_data: Callable[[], EvaluationData]
+    settings: LatencySettings
+    device: torch.device
+
+    @functools.cached_property
+    def deployed(self) -> nn.Module:
+        """The network as it is shipped: eval mode, training-time branches fused."""
+        return deployed(self.network)
+
+    @functools.cached_property
+    def data(self) -> EvaluationData:
+        """Calibration and validation images."""
+        return self.load_data()
+
+    @functools.cached_property
+    def calibrated(self) -> nn.Module:
+        """A copy with batch-norm statistics of its own, in eval mode."""
+        network = copy.deepcopy(self.network)
+        recalibrate(network, self.data.calibration)
+        return network
+
+
+Values = Mapping[str, float]  # metric names to values, with companions such as `latency_spread`
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about an architecture.
+
+    Attributes:
+        name: As configurations, studies and MLflow spell it.
+        label: As people read it, without the unit.
+        unit: Behind a value, and in brackets behind the label; may be empty.
+        direction: Which way is better.
+        effort: Its place in the cascade: `COUNTED`, `TIMED` or `EVALUATED`.
+        measure: Returns the value, or a mapping that holds it with companions of other names.
+        write: A value for people, without the unit.
+        error: The uncertainty of the value among an architecture's values, in its unit.
+    """
+
+    name: str
+    label: str
+    unit: str
+    direction: Direction
+    effort: int
+    measure: Callable[[Subject], float | Values]
+    write: Callable[[float], str] = "{:.4g}".format
+    error: Callable[[Values], float | None] = lambda values: None
+
+    @property
+    def title(self) -> str:
+        """The label with the unit, for axes and column heads: ``latency (ms)``."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def text(self, value: float) -> str:
+        """A value with its unit: ``98.33%``, ``2.31 ms``, ``1.06M``."""
+        gap = "" if self.unit in ("", "%") else " "
+        return f"{self.write(value)}{gap}{self.unit}"
+
+    def values(self, subject: Subject) -> dict[str, float]:
+        """Measure, and return the value under its name together with its companions.
+
+        Raises:
+            UserError: The measurement does not return a finite number of this name.
+            TooNoisy: The device was too busy.
+        """
+        measured = self.measure(subject)
+        values = dict(measured) if isinstance(measured, Mapping) else {self.name: measured}
+        value = values.get(self.name)
+        if value is None or not math.isfinite(value):
+            raise UserError(f"metric {self.name!r} is {value}; a finite number is needed")
+        return {name: float(number) for name, number in values.items()}
+
+
+METRICS: Registry[Metric] = Registry("metric")
+
+
+def register_metric(
+    name: str,
+    *,
+    label: str,
+    direction: Direction,
+    effort: int,
+    unit: str = "",
+    write: Callable[[float], str] = "{:.4g}".format,
+    error: Callable[[Values], float | None] = lambda values: None,
+) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
+    """Return a decorator that makes a function ``measure(subject)`` available as a metric.
+
+    Arguments as the attributes of `Metric`.
+
+    Raises:
+        UserError: Another metric has that name already.
+    """
+
+    def register(
+        measure: Callable[[Subject], float | Values],
+    ) -> Callable[[Subject], float | Values]:
+        METRICS.register(name)(Metric(name, label, unit, direction, effort, measure, write, error))
+        return measure
+
+    return register
+
+
+def describe_metric(name: str) -> Metric:
+    """Return how a metric is written: the registered one, or plainly one that is not registered.
+
+    The latter are those that a user's own evaluator returns and nobody declared.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    return Metric(name, name, "", "minimize", COUNTED, _not_measured)
+
+
+def by_registration(names: Mapping[str, object] | set[str]) -> list[str]:
+    """Sort metric names for people: registered ones in their order, then the others by name."""
+    known = [name for name in METRICS if name in names]
+    return known + sorted(set(names) - set(known))
+
+
+def short_number(value: float) -> str:
+    """Write a count for people: 1234567 -> 1.23M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _not_measured(subject: Subject) -> float:
+    raise UserError("this metric comes from an evaluator; it cannot be measured on its own")
+
+
+def _latency_error(values: Values) -> float | None:
+    """Half the interquartile range of the timed calls."""
+    if "latency_spread" not in values:
+        return None
+    return values["latency_ms"] * values["latency_spread"] / 2
+
+
+@register_metric(
+    "accuracy",
+    label="accuracy",
+    unit="%",
+    direction="maximize",
+    effort=EVALUATED,
+    write="{:.2f}".format,
+)
+def accuracy(subject: Subject) -> float:
+    """Top-1 accuracy on the search-validation split, batch norms recalibrated."""
+    return measure_accuracy(subject.calibrated, subject.data.validation)
+
+
+@register_metric(
+    "latency_ms",
+    label="latency",
+    unit="ms",
+    direction="minimize",
+    effort=TIMED,
+    write="{:.3g}".format,
+    error=_latency_error,
+)
+def latency_ms(subject: Subject) -> Values:
+    """Median time of a forward pass, see `measure_latency`; with its relative spread."""
+    latency = measure_latency(
+        subject.network, subject.image_shape, subject.settings, device=subject.device
+    )
+    return {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
+
+
+@register_metric("params", label="params", direction="minimize", effort=COUNTED, write=short_number)
+def params(subject: Subject) -> float:
+    """Learnable numbers of the network as it is shipped."""
+    return count_params(subject.deployed)
+
+
+@register_metric("macs", label="MACs", direction="minimize", effort=COUNTED, write=short_number)
+def macs(subject: Subject) -> float:
+    """Multiply-accumulates of one image."""
+    return count_macs(subject.deployed, (1, *subject.image_shape))
+
+
+@register_metric(
+    "memory_mb", label="memory", unit="MB", direction="minimize", effort=COUNTED,
+    write="{:.3g}".format,
+)  # fmt: skip
+def memory_mb(subject: Subject) -> float:
+    """Peak memory of one inference, see `peak_memory_mb`: measured on CUDA, counted elsewhere."""
+    return peak_memory_mb(subject.deployed, (subject.settings.batch, *subject.image_shape))

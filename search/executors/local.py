@@ -1,0 +1,38 @@
+"""Evaluation in the process of the search itself: no Ray, one architecture at a time.
+
+An evaluator can be debugged here, a notebook starts at once, and a search over a table takes
+seconds. The trials are those that one worker would make.
+"""
+
+from __future__ import annotations
+
+from search.executors.evaluation import evaluate
+from search.executors.executor import Evaluator, Finish, Propose
+from search.executors.process import on_stop_signal
+
+
+def run_here(evaluator: Evaluator, propose: Propose, finish: Finish) -> None:
+    """Evaluate what is proposed until there is no more.
+
+    SIGINT and SIGTERM interrupt an evaluation at once, but never a write: what is finished is
+    recorded first.
+
+    Raises:
+        KeyboardInterrupt: The process was asked to end.
+    """
+    evaluating = stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if evaluating or stopping:
+            raise KeyboardInterrupt
+        stopping = True
+
+    with on_stop_signal(stop):
+        while not stopping and (architecture := propose()) is not None:
+            evaluating = True
+            outcome = evaluate(lambda: evaluator, architecture)
+            evaluating = False
+            finish(architecture, outcome)
+    if stopping:
+        raise KeyboardInterrupt

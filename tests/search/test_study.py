@@ -1,0 +1,101 @@
+"""The study on its own: an ordinary Optuna study that refuses another search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from configs.errors import UserError
+from configs.loading import find_config
+from search.goal import Goal
+from search.study import SearchStudy, sole_driver, storage_url
+from search.trials import UNNUMBERED, TrialRecord
+from search_space import ChoiceSpace, SearchSpace
+
+NAMES = ("conv", "inv", "skip")
+OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
+GOAL = Goal(OBJECTIVES, {"latency_ms": 3.0})
+
+
+def test_study_is_an_ordinary_optuna_study(tmp_path: Path) -> None:
+    space = ChoiceSpace([NAMES] * 2)
+    url = storage_url(tmp_path / "folder" / "study.db")
+    study = SearchStudy(url, "mine", space, GOAL)
+    metrics = {"accuracy": 80.0, "latency_ms": 2.5}
+    study.add(TrialRecord(UNNUMBERED, ("inv", "skip"), metrics, "complete", "", 0.1))
+    metrics = {"latency_ms": 5.0}
+    study.add(TrialRecord(UNNUMBERED, ("inv", "conv"), metrics, "infeasible", "too slow", 0.1))
+    study.add(TrialRecord(UNNUMBERED, ("skip", "conv"), {}, "failed", "broke", 0.1))
+    study.set_running([("skip", "skip"), ("inv", "skip")])
+
+    trials = optuna.load_study(study_name="mine", storage=url).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert trials[0].values == [80.0, 2.5]
+    assert trials[0].params == {"layer_00": "inv", "layer_01": "skip"}
+    assert [trial.constraints for trial in trials] == [
+        {"latency_ms": -0.5},
+        {"latency_ms": 2.0},
+        {},
+    ]
+    assert optuna.load_study(study_name="mine", storage=url).best_trials == [trials[0]]
+
+    again = SearchStudy(url, "mine", space, GOAL)
+    assert again.records == study.records
+    assert again.interrupted == [("skip", "skip")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"objectives": {"accuracy": "maximize", "params": "minimize"}}, r"objectives\[1\]\[0\]"),
+        ({"objectives": {"accuracy": "maximize"}}, "objectives"),
+        ({"constraints": {"latency_ms": 4.0}}, r"constraints.latency_ms was 3.0 and is 4.0 now"),
+        ({"constraints": {}}, "constraints.latency_ms was 3.0 and is not set now"),
+        ({"space": ChoiceSpace([("conv", "skip"), NAMES])}, r"space\[0\]"),
+    ],
+)
+def test_another_search_in_the_same_study_is_refused(
+    tmp_path: Path, changed: dict, named: str
+) -> None:
+    space = changed.get("space", ChoiceSpace([NAMES] * 2))
+    objectives = changed.get("objectives", OBJECTIVES)
+    goal = Goal(objectives, changed.get("constraints", {"latency_ms": 3.0}))
+    url = storage_url(tmp_path / "study.db")
+    SearchStudy(url, "mine", ChoiceSpace([NAMES] * 2), GOAL)
+    with pytest.raises(UserError, match=named):
+        SearchStudy(url, "mine", space, goal)
+
+
+def test_networks_of_another_width_are_another_space(tmp_path: Path) -> None:
+    url = storage_url(tmp_path / "study.db")
+    config = find_config("quickstart")
+    space = SearchSpace.from_yaml(config)
+    SearchStudy(url, "mine", space, Goal(OBJECTIVES))
+    SearchStudy(url, "mine", space, Goal(OBJECTIVES))
+    values = space.to_dict()
+    values["space"]["stages"][0]["width"] += 8
+    with pytest.raises(UserError, match=r"space\.stages\[0\]\.width was"):
+        SearchStudy(url, "mine", SearchSpace.from_dict(values), Goal(OBJECTIVES))
+
+
+def test_foreign_study_and_bad_storage_are_refused(tmp_path: Path) -> None:
+    url = storage_url(tmp_path / "study.db")
+    optuna.create_study(storage=url, study_name="theirs").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    space = ChoiceSpace([NAMES])
+    with pytest.raises(UserError, match="not made by Evolute"):
+        SearchStudy(url, "theirs", space, Goal({"accuracy": "maximize"}))
+    (tmp_path / "file").write_text("no database, but long enough to be taken for one" * 40)
+    with pytest.raises(UserError, match="can't be opened"):
+        SearchStudy(storage_url(tmp_path / "file"), "mine", space, Goal(OBJECTIVES))
+
+
+def test_one_driver_at_a_time(tmp_path: Path) -> None:
+    url = storage_url(tmp_path / "study.db")
+    with sole_driver(url), pytest.raises(UserError, match="in use"), sole_driver(url):
+        pass
+    with sole_driver(url):
+        pass
