@@ -10,11 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-# GNU OpenMP's threads spin while they wait for each other. Where something else runs on the same
-# cores, a training step then took ten times as long. What a short spin costs an idle machine was
-# not measured. Read when torch is loaded; the user's own setting wins.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 app = typer.Typer(
     name="evolute",
     help="Finds convolution/involution hybrid networks that are accurate and fast on your device.",
@@ -52,8 +47,8 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 
     Run it again after an interruption: it goes on where it stopped.
     """
-    from configs import load_config
     from experiments.run import run_pipeline
+    from experiments.settings import load_config
 
     run_pipeline(load_config(config, set_ or ()), out)
 
@@ -61,8 +56,8 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 @app.command(epilog="Example:  torchrun --nproc_per_node 8 -m experiments train imagenet")
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
-    from configs import load_config
     from experiments.devices import join_distributed_run, leave_distributed_run
+    from experiments.settings import load_config
     from experiments.train import train_supernet
     from experiments.workspace import Workspace, open_tracker, open_workspace
     from supernet.training import is_main_process
@@ -84,7 +79,9 @@ def search(
     config: ConfigArgument,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Evaluations at a time (search.workers)."),
+        typer.Option(
+            "--workers", min=0, help="Evaluations at a time; 0: in this process (search.workers)."
+        ),
     ] = None,
     address: Annotated[
         str | None,
@@ -94,8 +91,8 @@ def search(
     out: OutOption = None,
 ) -> None:
     """Search the trained supernet for the Pareto front, or go on searching."""
-    from configs import load_config
     from experiments.search import search_architectures
+    from experiments.settings import load_config
     from experiments.workspace import open_tracker, open_workspace
 
     overrides = list(set_ or ())
@@ -171,14 +168,21 @@ def measure(
     set_: SetOption = None,
 ) -> None:
     """Print params, MACs and measured latency with its spread and fingerprint."""
+    from configs.latency import LatencySettings
     from experiments.console import busy, console
     from experiments.measure import measure as measure_target
 
+    settings = LatencySettings(
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        dtype=dtype,  # type: ignore[arg-type]
+        channels_last=channels_last,
+    )
     with busy(f"Measuring {target} ..."):
         measurement = measure_target(
-            target, runtime=runtime, batch=batch, threads=threads, device=device, dtype=dtype,
-            channels_last=channels_last, input_size=input_size, overrides=set_ or (),
-        )  # fmt: skip
+            target, settings, device=device, input_size=input_size, overrides=set_ or ()
+        )
     console.print(measurement.table())
 
 
@@ -197,11 +201,12 @@ def operators(
     ] = None,
 ) -> None:
     """List all operators with their equation, params, MACs and latency on this device."""
+    from configs.latency import LatencySettings
     from experiments.console import console
     from experiments.operators import SHAPES, operators_table, write_markdown
 
     shapes = SHAPES if channels is None else ((channels, size),)
-    table = operators_table(shapes, runtime=runtime, device=device)
+    table = operators_table(shapes, LatencySettings(runtime=runtime), device=device)
     console.print(*table.tables(), sep="\n")
     if out is not None:
         write_markdown(out, table)
@@ -261,7 +266,7 @@ def init(
 
 
 def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
-    """The work directory or URI that a preset or a configuration file means."""
+    """Return the work directory or URI that a preset or a configuration file means."""
     from configs import load_config, preset_names
 
     if place not in preset_names() and Path(place).suffix not in (".yaml", ".yml"):
@@ -277,10 +282,14 @@ def _say(text: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: what the user can mend is one message and exit code 2."""
+    """Run the command: what the user can correct is one message and exit code 2."""
     from configs.errors import UserError
 
-    arguments = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # wherever it stands
+    # GNU OpenMP's threads spin while they wait for each other. Where something else runs on the
+    # same cores, a training step then took ten times as long. What a short spin costs an idle
+    # machine was not measured. Read when torch is loaded; the user's own setting wins.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    arguments = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # wherever it is
     try:
         if app(arguments, standalone_mode=False) == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt

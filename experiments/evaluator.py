@@ -92,7 +92,9 @@ class SupernetEvaluator:
 
     def _threads(self) -> int:
         search = self.config.search
-        return torch.get_num_threads() if search.workers < 2 else max(int(search.cpus_per_worker), 1)
+        return (
+            torch.get_num_threads() if search.workers < 2 else max(int(search.cpus_per_worker), 1)
+        )
 
     @property
     def supernet(self) -> Supernet:
@@ -120,4 +122,3 @@ def latency_fingerprint(config: Config) -> Fingerprint:
 def image_shape(config: Config) -> tuple[int, int, int]:
     """Return (C, H, W) of the images of a configuration."""
     return config.space.in_channels, config.space.input_size, config.space.input_size
-

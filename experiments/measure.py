@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from configs.errors import UserError
-from configs.loading import find_config, load_config, preset_names, read_yaml
+from configs.errors import TooNoisy, UserError
+from configs.loading import find_config, preset_names, read_yaml
+from configs.suggestions import did_you_mean
 from evaluators import (
     Latency,
-    TooNoisy,
+    LatencySettings,
     count_macs,
     count_params,
     measure_latency,
     peak_memory_mb,
 )
 from experiments.devices import resolve_device
+from experiments.settings import load_config
 from search_space import SearchSpace, build_network, load_architecture
 
 if TYPE_CHECKING:
@@ -67,37 +68,33 @@ class Measurement:
 
 def measure(
     target: str,
+    settings: LatencySettings | None = None,
     *,
-    runtime: str = "eager",
-    batch: int = 1,
-    threads: int = 1,
     device: str = "auto",
-    dtype: str = "float32",
-    channels_last: bool = False,
     input_size: int | None = None,
-    repeats: int = 60,
-    max_spread: float = 0.2,
     overrides: Sequence[str] = (),
 ) -> Measurement:
-    """Counts and times the network(s) behind a name.
+    """Count and time the network(s) behind a name.
 
     Args:
         target: An ``architecture.yaml``; a timm model's name; or a configuration file or preset,
             for which the smallest, median and largest (in MACs) of 32 sampled architectures are
             measured.
+        settings: How latency is measured; default is `LatencySettings()`.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         input_size: Height and width in pixels; default: the network's own.
         overrides: ``key=value`` for a configuration file or preset.
 
-    Other arguments as in `evaluators.measure_latency`.
-
     Raises:
         UserError: The target is unknown (the message names the nearest one), a setting is not
-            possible, or the machine is too restless for a latency.
+            possible, or the machine is too busy for a latency.
     """
+    settings = settings or LatencySettings()
     networks = []
     for name, network, (channels, *size) in _networks(target, overrides):
         height, width = (input_size, input_size) if input_size else size
-        shape = (batch, channels, height, width)
+        image_shape = (channels, height, width)
+        shape = (settings.batch, *image_shape)
         try:
             macs = count_macs(network, shape)
         except UserError:
@@ -106,17 +103,7 @@ def measure(
             image = f"{channels}x{height}x{width}"
             raise UserError(f"{name} cannot take images of {image}: {error}") from error
         try:
-            latency = measure_latency(
-                network,
-                shape,
-                device=resolve_device(device),
-                runtime=runtime,
-                dtype=dtype,
-                channels_last=channels_last,
-                threads=threads,
-                repeats=repeats,
-                max_spread=max_spread,
-            )
+            latency = measure_latency(network, image_shape, settings, device=resolve_device(device))
         except TooNoisy as noise:
             raise UserError(f"{name}: {noise}. End what else runs here and try again.") from noise
         networks.append(
@@ -174,8 +161,8 @@ def _timm_model(name: str) -> tuple[str, nn.Module, tuple[int, ...]]:
     if not timm.is_model(name):
         if name.endswith((".yaml", ".yml")):
             raise UserError(f"{name!r}: there is no such file")
-        near = difflib.get_close_matches(name, [*timm.list_models(), *preset_names()], n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        known = [*timm.list_models(), *preset_names()]
+        hint = did_you_mean(name, known, "see timm.list_models()")
         raise UserError(f"{name!r} is neither a file, a preset nor a timm model; {hint}")
     model = timm.create_model(name, pretrained=False)
     return name, model, timm.data.resolve_model_data_config(model)["input_size"]

@@ -14,12 +14,12 @@ import yaml
 
 from configs import Config, config_to_dict
 from configs.atomic import write_atomically
-from evaluators import TooNoisy, count_macs, count_params, deployed
+from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency
 from evaluators.accuracy import measure_accuracy
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
-from experiments.evaluator import time_network
+from experiments.evaluator import image_shape
 from experiments.export import export_onnx
 from experiments.train import load_supernet
 from experiments.workspace import Workspace
@@ -180,7 +180,7 @@ def _train_seed(
 
     shipped = trainer.shipped().eval()
     assert splits.test is not None
-    size = (space.in_channels, space.input_size, space.input_size)
+    size = image_shape(config)
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),
         "validation_accuracy": measure_accuracy(shipped, splits.validation),
@@ -189,7 +189,7 @@ def _train_seed(
         "seed": seed,
     }
     try:
-        latency = time_network(shipped, config)
+        latency = measure_latency(shipped, size, config.latency, device=device)
         metrics |= {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
         about = json.dumps(latency.fingerprint, indent=1)
         write_atomically(seed_folder / "fingerprint.json", about)

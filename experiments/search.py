@@ -13,19 +13,24 @@ from rich.table import Table
 
 from configs import Config, UserError
 from configs.atomic import write_atomically
+from configs.differences import first_difference
 from evaluators import TooNoisy
+from evaluators.fingerprint import Fingerprint
+from evaluators.metrics import METRICS, describe_metric
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
 from experiments.evaluator import SupernetEvaluator, latency_fingerprint
 from experiments.reporting.report import front_table, write_report
+from experiments.settings import goal_of
 from experiments.workspace import Workspace
-from search import SearchProgress, SearchResult, TrialRecord, pareto_front, run_search
+from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search.space_profile import (
     SpaceProfile,
     check_feasible,
     profile_space,
     uniform_architectures,
 )
+from search.study import parameters_of
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 def search_architectures(
     config: Config, workspace: Workspace, tracker: Tracker | None
 ) -> SearchResult:
-    """Profiles the space, runs or resumes the study, measures the front anew and reports it.
+    """Profile the space, run or resume the study, measure the front anew and report it.
 
     Writes ``report/`` with pictures, tables and one folder per member of the front.
 
@@ -43,9 +48,7 @@ def search_architectures(
         UserError: No supernet, an impossible constraint, or another device than before.
         KeyboardInterrupt: Asked to stop; the same call continues.
     """
-    search = config.search
-    objectives: dict[str, str] = {str(name): str(how) for name, how in search.objectives.items()}
-    bounds: dict[str, float] = {str(name): bound for name, bound in search.constraints.items()}
+    search, goal = config.search, goal_of(config)
     space = SearchSpace(config.space, config.plugins)
     fingerprint = _check_fingerprint(config, workspace)
     evaluator = SupernetEvaluator(config, workspace, fingerprint)
@@ -59,14 +62,14 @@ def search_architectures(
     result = run_search(
         space,
         evaluator,
-        objectives,
+        goal.objectives,
         trials=search.trials,
         sampler=search.sampler,
         seed=config.seed,
         workers=search.workers,
         storage=search.storage or workspace.study,
         study_name=config.name,
-        constraints=bounds,
+        constraints=goal.bounds,
         address=search.address or None,
         cpus_per_worker=search.cpus_per_worker,
         gpus_per_worker=gpus_per_worker(config),
@@ -114,20 +117,19 @@ def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> l
     return points + uniform_architectures(space)[: trials // 4]
 
 
-def _check_fingerprint(config: Config, workspace: Workspace) -> dict[str, object]:
+def _check_fingerprint(config: Config, workspace: Workspace) -> Fingerprint:
     """What latencies are marked with; a resumed search must run on the device it began on."""
     now = latency_fingerprint(config)
     if workspace.fingerprint.exists() and workspace.study.exists():
         before = json.loads(workspace.fingerprint.read_text(encoding="utf-8"))
-        for key in before.keys() | now.keys():
-            if before.get(key) != now.get(key):
-                raise UserError(
-                    f"{workspace.directory}: its latencies were measured with {key} = "
-                    f"{before.get(key)!r}, this is {now.get(key)!r}; values of different devices "
-                    "never share a front. Choose another directory with --out"
-                )
+        if difference := first_difference(before, now):
+            raise UserError(
+                f"{workspace.directory}: its latencies were measured with other settings: "
+                f"{difference}; values of different devices never share a front. Choose another "
+                "directory with --out"
+            )
     write_atomically(workspace.fingerprint, json.dumps(now, indent=1))
-    return dict(now)
+    return now
 
 
 def _profile(
@@ -138,7 +140,7 @@ def _profile(
         profile = profile_space(
             space,
             evaluator.profile,
-            {str(name): bound for name, bound in config.search.constraints.items()},
+            goal_of(config).bounded_by(evaluator.cheap_metrics),
             samples=config.search.profile_samples,
             seed=config.seed,
         )
@@ -158,12 +160,11 @@ def _profile_table(profile: SpaceProfile) -> Table:
     for column in ("metric", "smallest", "median", "largest", "bound"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name, values in profile.ranges.items():
-        if name != "latency_spread":
-            bound = f"{profile.bounds[name]:,.4g}" if name in profile.bounds else ""
-            table.add_row(
-                name, *(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in
-                        (values.smallest, values.median, values.largest)), bound
-            )  # fmt: skip
+        if name in METRICS:  # companions, such as the spread of a latency, are left out
+            metric = describe_metric(name)
+            ends = (values.smallest, values.median, values.largest)
+            bound = metric.write(profile.bounds[name]) if name in profile.bounds else ""
+            table.add_row(metric.title, *map(metric.write, ends), bound)
     return table
 
 
@@ -172,7 +173,7 @@ def _measure_front_again(result: SearchResult, evaluator: SupernetEvaluator) -> 
 
     The best of many noisy values is too good to be true; a second measurement isn't chosen by its
     value. Members that turn out dominated or over a bound leave the front, and one that the device
-    is too restless to measure keeps its first values.
+    is too busy to measure keeps its first values.
     """
     again = []
     with step_progress("Front, measured again", len(result.front)) as advance:
@@ -183,12 +184,8 @@ def _measure_front_again(result: SearchResult, evaluator: SupernetEvaluator) -> 
                 metrics = record.metrics
             again.append(dataclasses.replace(record, metrics=metrics))
             advance(number, "")
-    within = [
-        record
-        for record in again
-        if all(record.metrics[name] <= bound for name, bound in result.constraints.items())
-    ]
-    front = pareto_front(within, result.objectives)
+    within = [record for record in again if not result.goal.exceeded(record.metrics)]
+    front = result.goal.front(within)
     return dataclasses.replace(result, front=front or result.front)
 
 
@@ -197,7 +194,7 @@ def _trial_name(record: TrialRecord) -> str:
 
 
 def _track_trial(tracker: Tracker, record: TrialRecord, space: SearchSpace) -> None:
-    choices = {f"layer_{i:02d}": name for i, name in enumerate(record.architecture)}
+    choices = parameters_of(record.architecture)
     tags = {"state": record.state, "message": record.message[:500]}
     with tracker.child(_trial_name(record), "trial", params=choices, tags=tags) as child:
         child.metrics({**record.metrics, "seconds": record.seconds})

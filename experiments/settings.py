@@ -42,7 +42,9 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     load_plugins(config.plugins)
     check(("space",), lambda: SearchSpace(config.space, config.plugins))
     check(("data", "name"), lambda: check_source(config.data.name))
-    check(("latency", "runtime"), lambda: _named("latency.runtime", config.latency.runtime, RUNTIMES))
+    check(
+        ("latency", "runtime"), lambda: _named("latency.runtime", config.latency.runtime, RUNTIMES)
+    )
     search = config.search
     check(("search", "sampler"), lambda: _named("search.sampler", search.sampler, SAMPLERS))
     for section in ("objectives", "constraints"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from configs import Config, UserError, config_to_dict, load_config
 from configs.atomic import write_atomically
+from configs.differences import first_difference
 from experiments.tracking.journal import redact
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Workspace:
 
 
 def open_workspace(config: Config, out: Path | None = None) -> Workspace:
-    """Creates or continues a work directory; the default is ``runs/NAME``.
+    """Create or continue a work directory; the default is ``runs/NAME``.
 
     Raises:
         UserError: The directory holds results of a configuration that differs where it may not.
@@ -71,7 +72,7 @@ def open_workspace(config: Config, out: Path | None = None) -> Workspace:
         fixed = [*SUPERNET_KEYS] if workspace.checkpoint.exists() else []
         fixed += STUDY_KEYS if workspace.study.exists() else ()
         for key in fixed:
-            difference = _difference(old[key], new[key], key)
+            difference = first_difference(old[key], new[key], key)
             if difference:
                 raise UserError(
                     f"{workspace.directory} holds results of another configuration: {difference}. "
@@ -82,7 +83,7 @@ def open_workspace(config: Config, out: Path | None = None) -> Workspace:
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
-    """The MLflow run of a work directory: configuration, seed and code version are logged."""
+    """Open the MLflow run of a work directory: configuration, seed and code version are logged."""
     from experiments.tracking.tracker import Tracker, code_version
 
     params = config_to_dict(config)
@@ -97,14 +98,3 @@ def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     )
     tracker.text("config.yaml", redact(workspace.config.read_text(encoding="utf-8")))
     return tracker
-
-
-def _difference(old: Any, new: Any, key: str) -> str:
-    """The first key at which two nested values differ, with both values; empty if none."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in {**old, **new}:
-            found = _difference(old.get(name), new.get(name), f"{key}.{name}")
-            if found:
-                return found
-        return ""
-    return "" if old == new else f"{key} is {old!r} there and {new!r} here"
