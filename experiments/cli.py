@@ -62,10 +62,13 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
     from configs import load_config
-    from experiments.devices import join_distributed_run, leave_distributed_run
     from experiments.train import train_supernet
     from experiments.workspace import Workspace, open_tracker, open_workspace
-    from supernet.training import is_main_process
+    from supernet.distributed import (
+        is_main_process,
+        join_distributed_run,
+        leave_distributed_run,
+    )
 
     settings = load_config(config, set_ or ())
     join_distributed_run()
