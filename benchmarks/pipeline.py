@@ -30,10 +30,11 @@ from rich.table import Table
 from configs import load_config
 from evaluators import measure_latency
 from evaluators.accuracy import measure_accuracy, recalibrate
+from experiments.classification import supernet_trainer
 from experiments.tracking.tracker import Tracker
 from search import SearchProgress, TrialRecord, run_search
 from search_space import Architecture, ChoiceSpace, SearchSpace
-from supernet import Supernet, Trainer
+from supernet import Supernet
 
 console = Console(width=100)
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -62,7 +63,7 @@ def uniform(space: SearchSpace, candidate: str) -> Architecture:
 
 def training_steps(space: SearchSpace, config, batch: Batch, repeats: int) -> None:
     torch.manual_seed(0)
-    trainer = Trainer(Supernet(space), config.train, 100, seed=0)
+    trainer = supernet_trainer(Supernet(space), config.train, 100, seed=0)
     supernet, optimizer = trainer.model, trainer.optimizer
     loss = torch.nn.CrossEntropyLoss()
 

@@ -56,11 +56,14 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 @app.command(epilog="Example:  torchrun --nproc_per_node 8 -m experiments train imagenet")
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
-    from experiments.devices import join_distributed_run, leave_distributed_run
     from experiments.settings import load_config
     from experiments.train import train_supernet
     from experiments.workspace import Workspace, open_tracker, open_workspace
-    from supernet.training import is_main_process
+    from supernet.distributed import (
+        is_main_process,
+        join_distributed_run,
+        leave_distributed_run,
+    )
 
     settings = load_config(config, set_ or ())
     join_distributed_run()

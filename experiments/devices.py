@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from configs import Config, UserError
@@ -30,21 +28,3 @@ def gpus_per_worker(config: Config) -> float:
     if config.search.gpus_per_worker or resolve_device(config.device).type == "cpu":
         return config.search.gpus_per_worker
     return 1
-
-
-def join_distributed_run() -> tuple[int, int]:
-    """(rank, processes) of a run that `torchrun` started; (0, 1) otherwise."""
-    if "WORLD_SIZE" not in os.environ or not torch.distributed.is_available():
-        return 0, 1
-    if not torch.distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def leave_distributed_run() -> None:
-    """Waits for the other processes: one that loses its partner in the middle of it aborts."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()

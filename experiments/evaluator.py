@@ -1,4 +1,4 @@
-"""What a search worker does with an architecture: extract it, and measure from cheap to expensive."""
+"""What a search worker does with an architecture: it is extracted and measured."""
 
 from __future__ import annotations
 
@@ -91,10 +91,11 @@ class SupernetEvaluator:
             raise UserError(f"this device is not the one that is searched for: {difference}")
 
     def _threads(self) -> int:
+        """Several workers share the cores; one, or the process of the search, has them all."""
         search = self.config.search
-        return (
-            torch.get_num_threads() if search.workers < 2 else max(int(search.cpus_per_worker), 1)
-        )
+        if search.workers > 1:
+            return max(int(search.cpus_per_worker), 1)
+        return torch.get_num_threads()
 
     @property
     def supernet(self) -> Supernet:

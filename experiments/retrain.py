@@ -8,7 +8,7 @@ import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -16,17 +16,17 @@ from configs import Config, config_to_dict
 from configs.atomic import write_atomically
 from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency
 from evaluators.accuracy import measure_accuracy
+from experiments.classification import network_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
 from experiments.evaluator import image_shape
 from experiments.export import export_onnx
 from experiments.train import load_supernet
+from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
 from search_space import Architecture, SearchSpace, build_network, save_architecture
-from supernet import Trainer, fit
-from supernet.checkpoint import save_weights
-from supernet.training import seed_everything
+from supernet import fit, save_weights, seed_everything
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Run, Tracker
@@ -134,7 +134,7 @@ def _train_seed(
     splits: Splits,
     tracker: Tracker | None,
 ) -> tuple[Path, dict[str, float]]:
-    """One network of one seed, or its metrics where it is finished already."""
+    """Train one network of one seed, or read its metrics where it is finished already."""
     seed_folder = folder / f"seed-{seed}"
     metrics_file = seed_folder / "metrics.json"
     if metrics_file.exists():
@@ -145,7 +145,7 @@ def _train_seed(
         network = load_supernet(config, workspace).extract(architecture).to(device)
     else:
         network = build_network(space, architecture).to(device)
-    trainer = Trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
+    trainer = network_trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
     title = f"{folder.name}, seed {seed}"
     run: Run | None = None
     if tracker is not None:
@@ -155,21 +155,15 @@ def _train_seed(
             "retrain": config_to_dict(config.retrain),
         }
         run = tracker.child(f"retrain {folder.name} seed {seed}", "retrain", params=params)
-    history_file = seed_folder / "history.json"
-    history: list[dict[str, Any]] = (
-        json.loads(history_file.read_text(encoding="utf-8")) if history_file.exists() else []
-    )
+    history = TrainingHistory(seed_folder / "history.json")
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        accuracy = measure_accuracy(trainer.shipped(), splits.validation)
+        history.add(epoch, {"loss": loss, "accuracy": accuracy})
+        if run is not None:
+            run.metrics({"loss": loss, "validation_accuracy": accuracy}, step=epoch)
 
     with step_progress(title, trainer.total_steps) as advance:
-
-        def on_epoch(epoch: int, loss: float) -> None:
-            accuracy = measure_accuracy(trainer.shipped(), splits.validation)
-            values = {"epoch": epoch, "loss": loss, "accuracy": accuracy}
-            history[:] = [entry for entry in history if entry["epoch"] < epoch] + [values]
-            write_atomically(history_file, json.dumps(history))
-            if run is not None:
-                run.metrics({"loss": loss, "validation_accuracy": accuracy}, step=epoch)
-
         fit(
             trainer,
             splits.train,
@@ -199,14 +193,12 @@ def _train_seed(
     export = export_onnx(shipped, size, seed_folder / "model.onnx")
     if export.message:
         console.print(f"[yellow]{export.message}[/]")
-    from experiments.reporting.plots import plot_curves
-
-    plot_curves(history, seed_folder / "curves.png")
+    curves = history.plot()
     write_atomically(metrics_file, json.dumps(metrics, indent=1))
     if run is not None:
         run.metrics(
             {f"test_{key}" if key == "accuracy" else key: value for key, value in metrics.items()}
         )
-        run.artifact(seed_folder / "curves.png")
+        run.artifact(curves)
         run.finish()
     return seed_folder, metrics

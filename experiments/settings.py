@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from configs import Config, UserError
 from configs import load_config as read_config
@@ -31,27 +33,23 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
         UserError: Names file, line, key, value and what would be right.
     """
     config = read_config(name_or_path, overrides)
-    path = find_config(name_or_path)
-
-    def check(keys: Sequence[str], look_up: Callable[[], object]) -> None:
-        try:
-            look_up()
-        except UserError as error:
-            raise UserError(f"{place_of(path, keys)}{error}") from None
-
+    path, search = find_config(name_or_path), config.search
     load_plugins(config.plugins)
-    check(("space",), lambda: SearchSpace(config.space, config.plugins))
-    check(("data", "name"), lambda: check_source(config.data.name))
-    check(
-        ("latency", "runtime"), lambda: _named("latency.runtime", config.latency.runtime, RUNTIMES)
-    )
-    search = config.search
-    check(("search", "sampler"), lambda: _named("search.sampler", search.sampler, SAMPLERS))
-    for section in ("objectives", "constraints"):
-        for name in getattr(search, section):
-            keys = ("search", section, name)
-            check(keys, lambda name=name, keys=keys: _named(".".join(keys), name, METRICS))
-    check(("search",), lambda: goal_of(config))
+    names: list[tuple[str, str, Mapping[str, object]]] = [
+        ("latency.runtime", config.latency.runtime, RUNTIMES),
+        ("search.sampler", search.sampler, SAMPLERS),
+        *((f"search.objectives.{name}", name, METRICS) for name in search.objectives),
+        *((f"search.constraints.{name}", name, METRICS) for name in search.constraints),
+    ]
+    for key, name, registry in names:
+        with _placed(path, key, f"{key}: "):
+            registry[name]
+    with _placed(path, "search"):
+        goal_of(config)
+    with _placed(path, "data.name"):
+        check_source(config.data.name)
+    with _placed(path, "space"):
+        SearchSpace(config.space, config.plugins)
     return config
 
 
@@ -67,8 +65,10 @@ def goal_of(config: Config) -> Goal:
         raise UserError(f"search.{error}") from None
 
 
-def _named(key: str, name: str, registry) -> None:  # type: ignore[no-untyped-def]
+@contextlib.contextmanager
+def _placed(path: Path, key: str, prefix: str = "") -> Iterator[None]:
+    """Put the file and the line of a key in front of what is refused."""
     try:
-        registry[name]
+        yield
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+        raise UserError(f"{place_of(path, key.split('.'))}{prefix}{error}") from None

@@ -1,24 +1,23 @@
-"""Trains the supernet of a configuration."""
+"""Train the supernet of a configuration."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from configs import Config, UserError
-from configs.atomic import write_atomically
 from evaluators.accuracy import inherited_accuracy
+from experiments.classification import supernet_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, describe, load_splits
-from experiments.devices import join_distributed_run, resolve_device
+from experiments.devices import resolve_device
+from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
 from search_space import SearchSpace
-from supernet import Supernet, Trainer, fit
-from supernet.checkpoint import load_weights, save_weights
-from supernet.training import is_main_process, seed_everything
+from supernet import Supernet, fit, load_weights, save_weights, seed_everything
+from supernet.distributed import is_main_process, join_distributed_run
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
@@ -28,7 +27,7 @@ PROBED = 5  # times during training
 
 
 def train_supernet(config: Config, workspace: Workspace, tracker: Tracker | None) -> Supernet:
-    """Trains from the last checkpoint, or from the beginning, to the end of the recipe.
+    """Train from the last checkpoint, or from the beginning, to the end of the recipe.
 
     Writes ``supernet/checkpoint.pt`` every epoch and ``supernet/weights.safetensors`` at the end;
     a supernet that is trained already is only loaded. Under ``torchrun`` all processes train one
@@ -44,51 +43,46 @@ def train_supernet(config: Config, workspace: Workspace, tracker: Tracker | None
     device = resolve_device(config.device)
     splits = load_splits(config, device, rank=rank, world_size=world_size)
     supernet = new_supernet(config).to(device)
-    trainer = Trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
-    if is_main_process():
-        console.print(f"Data: {describe(splits, config)}", highlight=False)
-    child = tracker.child("supernet", "supernet") if tracker and is_main_process() else None
-    history = _read_history(workspace)
+    trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
+    if not is_main_process():
+        fit(trainer, splits.train, workspace.checkpoint)
+        return supernet.eval()
+    console.print(f"Data: {describe(splits, config)}", highlight=False)
+    run = tracker.child("supernet", "supernet") if tracker else None
+    history = TrainingHistory(workspace.history)
+    probe_every = max(config.train.epochs // PROBED, 1)
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        values = {"loss": loss}
+        if epoch % probe_every == 0 or epoch == config.train.epochs:
+            values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
+        history.add(epoch, values)
+        if run is not None:
+            run.metrics(values, step=epoch)
 
     with step_progress("Supernet", trainer.total_steps) as advance:
-
-        def on_epoch(epoch: int, loss: float) -> None:
-            if not is_main_process():
-                return
-            values: dict[str, Any] = {"epoch": epoch, "loss": loss}
-            every = max(config.train.epochs // PROBED, 1)
-            if epoch % every == 0 or epoch == config.train.epochs:
-                values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
-            history[:] = [entry for entry in history if entry["epoch"] < epoch] + [values]
-            write_atomically(workspace.history, json.dumps(history))
-            if child is not None:
-                child.metrics({k: v for k, v in values.items() if k != "epoch"}, step=epoch)
-
-        def on_step(step: int, loss: float) -> None:
-            if is_main_process():
-                advance(step, f"loss {loss:.3f}")
-
-        fit(trainer, splits.train, workspace.checkpoint, on_step, on_epoch)
-    if is_main_process():
-        save_weights(workspace.weights, supernet)
-        if child is not None:
-            from experiments.reporting.plots import plot_curves
-
-            curves = workspace.history.with_name("curves.png")
-            plot_curves(history, curves)
-            child.artifact(curves)
-            child.finish()
+        fit(
+            trainer,
+            splits.train,
+            workspace.checkpoint,
+            lambda step, loss: advance(step, f"loss {loss:.3f}"),
+            on_epoch,
+        )
+    save_weights(workspace.weights, supernet)
+    if run is not None:
+        run.artifact(history.plot())
+        run.finish()
     return supernet.eval()
 
 
 def new_supernet(config: Config) -> Supernet:
-    """A freshly initialised supernet; the seed alone decides its weights."""
+    """Return a freshly initialised supernet; the seed alone decides its weights."""
     seed_everything(config.seed, 0)
     return Supernet(SearchSpace(config.space, config.plugins))
 
 
 def load_supernet(config: Config, workspace: Workspace) -> Supernet:
-    """The trained supernet of a work directory, in eval mode on the configuration's device.
+    """Return the trained supernet of a work directory, in eval mode on the configuration's device.
 
     Raises:
         UserError: It isn't there yet, or the file is damaged.
@@ -106,16 +100,10 @@ def load_supernet(config: Config, workspace: Workspace) -> Supernet:
 
 
 def _probe(supernet: Supernet, splits: Splits, seed: int) -> list[float]:
-    """Accuracy of a few fixed architectures, so that the curve says something about all."""
+    """Return accuracies of a few fixed architectures: the curve then says something about all."""
     rng = np.random.default_rng((seed, 4))
     architectures = [supernet.space.sample(rng) for _ in range(PROBES)]
     return [
         inherited_accuracy(supernet, architecture, splits.calibration, splits.validation)
         for architecture in architectures
     ]
-
-
-def _read_history(workspace: Workspace) -> list[dict[str, Any]]:
-    if not workspace.history.exists() or not workspace.checkpoint.exists():
-        return []
-    return json.loads(workspace.history.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from configs.atomic import replacing
 from configs.errors import UserError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes nested tensors and plain values atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    """Write nested tensors and plain values atomically."""
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote; only tensors and plain values are unpickled.
+    """Read what `save_checkpoint` wrote; only tensors and plain values are unpickled.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -40,18 +38,16 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
-    """Writes a module's parameters and buffers as safetensors, atomically."""
+    """Write a module's parameters and buffers as safetensors, atomically."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    save_file(tensors, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Loads safetensors into a module.
+    """Load safetensors into a module.
 
     Raises:
         UserError: The file is missing or damaged, or its weights belong to another network.

@@ -13,7 +13,7 @@ from search_space.space import Architecture, ChoiceSpace
 
 
 @dataclass(frozen=True)
-class Path:
+class TrainingPath:
     """An architecture to train, and which of its layers' candidates learn on it.
 
     A candidate that doesn't learn still passes gradients on to the layers before it.
@@ -23,14 +23,14 @@ class Path:
     learns: tuple[bool, ...]
 
 
-def uniform_paths(space: ChoiceSpace, seed: int, step: int) -> list[Path]:
-    """One random architecture in canonical form (SPOS, https://arxiv.org/abs/1904.00420)."""
+def uniform_paths(space: ChoiceSpace, seed: int, step: int) -> list[TrainingPath]:
+    """Return one random architecture in canonical form (SPOS, https://arxiv.org/abs/1904.00420)."""
     architecture = space.sample(np.random.default_rng((seed, step)))
-    return [Path(architecture, (True,) * len(architecture))]
+    return [TrainingPath(architecture, (True,) * len(architecture))]
 
 
-def fair_paths(space: ChoiceSpace, seed: int, step: int) -> list[Path]:
-    """Paths in which every candidate of every layer learns exactly once.
+def fair_paths(space: ChoiceSpace, seed: int, step: int) -> list[TrainingPath]:
+    """Return paths in which every candidate of every layer learns exactly once.
 
     There are as many paths as the longest candidate list is long, each layer in an order of its
     own (FairNAS, https://arxiv.org/abs/1907.01845). A layer with fewer candidates repeats some;
@@ -44,7 +44,7 @@ def fair_paths(space: ChoiceSpace, seed: int, step: int) -> list[Path]:
         repeats = rng.choice(layer.candidates, count - len(order))
         column = [(name, True) for name in order] + [(str(name), False) for name in repeats]
         columns.append([column[i] for i in rng.permutation(count)])
-    return [Path(*zip(*choices)) for choices in zip(*columns)]
+    return [TrainingPath(*zip(*choices)) for choices in zip(*columns)]
 
 
 PATHS = {"uniform": uniform_paths, "fair": fair_paths}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,6 +12,7 @@ from search_space.blocks import build_block, operator_width, with_norm
 from search_space.layers import initialize
 from search_space.network import Network, build_head, build_network, build_stem, head_features
 from search_space.space import Architecture, SearchSpace
+from supernet.paths import TrainingPath
 
 
 class SupernetLayer(nn.Module):
@@ -54,7 +58,7 @@ class Supernet(nn.Module):
         self.fc = nn.Linear(head_features(space.config), space.num_classes)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        """(B, in_channels, H, W) images to (B, num_classes) logits along one path.
+        """Turn (B, in_channels, H, W) images into (B, num_classes) logits along one path.
 
         Raises:
             UserError: The architecture isn't in the space.
@@ -66,9 +70,27 @@ class Supernet(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(self.head(x), 1).flatten(1))
 
     def candidate(self, layer: int, name: str) -> nn.Module | None:
-        """A layer's candidate with its batch norm; None where it is a skip."""
+        """Return a layer's candidate with its batch norm; None where it is a skip."""
         candidates = self._layer(layer).candidates
         return candidates[name] if name in candidates else None  # noqa: SIM401 (no `get`)
+
+    @contextlib.contextmanager
+    def learning(self, path: TrainingPath) -> Iterator[None]:
+        """Freeze the candidates that do not learn on a path, until the block ends.
+
+        Forward and backward pass both belong into the block. A frozen candidate still passes
+        gradients on to the layers before it.
+        """
+        choices = enumerate(zip(path.architecture, path.learns))
+        frozen = [self.candidate(index, name) for index, (name, learns) in choices if not learns]
+        modules = [candidate for candidate in frozen if candidate is not None]
+        for module in modules:
+            module.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.requires_grad_(True)
 
     def _layer(self, index: int) -> SupernetLayer:
         layer = self.layers[index]
@@ -76,7 +98,7 @@ class Supernet(nn.Module):
         return layer
 
     def extract(self, architecture: Architecture) -> Network:
-        """The stand-alone network of a path with a copy of its inherited weights.
+        """Return the stand-alone network of a path, with a copy of its inherited weights.
 
         In eval mode ``extract(a)(x)`` equals ``supernet(x, a)``.
         """

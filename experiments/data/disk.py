@@ -36,7 +36,7 @@ class DiskImages(torch.utils.data.Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        from supernet.training import seed_everything
+        from supernet import seed_everything
 
         index = int(self.indices[position])
         if self.seed:

@@ -23,10 +23,9 @@ from torch import nn
 
 from configs.schema import Train
 from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
+from experiments.classification import supernet_trainer
 from search_space import SearchSpace, build_network
-from supernet import Supernet, Trainer
-from supernet.checkpoint import save_weights
-from supernet.training import seed_everything
+from supernet import Supernet, save_weights, seed_everything
 
 ARCHITECTURE = ("inv3", "dyn3", "sk", "ghost3")
 
@@ -46,7 +45,7 @@ def supernet() -> Supernet:
     """Trained for a moment, so that accuracies differ between architectures."""
     seed_everything(0, 0)
     recipe = Train(epochs=1, batch_size=16, learning_rate=0.05, sampling="uniform")
-    trainer = Trainer(Supernet(small_space()), recipe, 90, 0)
+    trainer = supernet_trainer(Supernet(small_space()), recipe, 90, 0)
     for step in range(90):
         trainer.train_step(*class_images(16, 100 + step))
     return trainer.model.eval()

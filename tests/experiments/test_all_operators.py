@@ -13,12 +13,12 @@ from torch import nn
 
 from configs import load_config
 from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
+from experiments.classification import network_trainer, supernet_trainer
 from experiments.data.splits import load_splits
 from experiments.run import run_pipeline
 from search.executors.ray import ray_session
 from search_space import SearchSpace, build_network, load_architecture
-from supernet import Supernet, Trainer, fit
-from supernet.checkpoint import load_weights
+from supernet import Supernet, fit, load_weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,7 @@ def splits(config):
 def trained(config, splits) -> Supernet:
     torch.manual_seed(0)
     supernet = Supernet(SearchSpace(config.space))
-    trainer = Trainer(supernet, config.train, splits.train.steps_per_epoch, seed=0)
+    trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, seed=0)
     losses = []
     fit(trainer, splits.train, on_step=lambda step, loss: losses.append(loss))
     assert losses and np.isfinite(losses).all()
@@ -92,7 +92,7 @@ def test_paths_are_evaluated_and_learn(config, trained: Supernet, splits) -> Non
         accuracy = inherited_accuracy(trained, architecture, splits.calibration, splits.validation)
         assert 0 <= accuracy <= 100
     network = trained.extract(trained.space.sample(rng))
-    trainer = Trainer(network, config.retrain, splits.train.steps_per_epoch, seed=0)
+    trainer = network_trainer(network, config.retrain, splits.train.steps_per_epoch, seed=0)
     images, labels = next(iter(splits.train.epoch(0)))
     losses = [trainer.train_step(images, labels) for _ in range(8)]
     assert min(losses[-3:]) < losses[0]

@@ -10,9 +10,9 @@ from spaces import random_images, random_labels, small_space
 from torch import Tensor
 
 from configs.schema import Retrain, Train
+from experiments.classification import network_trainer, supernet_trainer
 from search_space import SearchSpace, build_network
-from supernet import Supernet, Trainer
-from supernet.training import seed_everything
+from supernet import Supernet, Trainer, seed_everything
 
 
 class FixedBatches:
@@ -43,9 +43,10 @@ def new_trainer(kind: str = "fair", seed: int = 0, **recipe: Any) -> Trainer:
     common = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05, **recipe}
     if kind == "alone":
         network = build_network(small_space(), ("dyn3", "skip", "inv3", "sk"))
-        return Trainer(network, Retrain(**common), FixedBatches.steps_per_epoch, seed)
+        return network_trainer(network, Retrain(**common), FixedBatches.steps_per_epoch, seed)
     supernet = Supernet(unequal_space())
-    return Trainer(supernet, Train(sampling=kind, **common), FixedBatches.steps_per_epoch, seed)  # type: ignore[arg-type]
+    sampled = Train(sampling=kind, **common)  # type: ignore[arg-type]
+    return supernet_trainer(supernet, sampled, FixedBatches.steps_per_epoch, seed)
 
 
 def one_step(trainer: Trainer) -> float:

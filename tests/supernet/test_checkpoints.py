@@ -25,9 +25,8 @@ from trainings import (
 )
 
 from configs import UserError
-from supernet import fit
+from supernet import fit, seed_everything
 from supernet.checkpoint import load_checkpoint, save_checkpoint
-from supernet.training import seed_everything
 
 RICH: dict[str, Any] = {"mixup": 0.4, "cutmix": 1.0, "random_erasing": 0.5, "ema_decay": 0.9}
 

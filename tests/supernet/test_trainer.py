@@ -21,10 +21,10 @@ from trainings import (
 
 from configs import UserError
 from configs.schema import Train
+from experiments.classification import supernet_trainer
 from search_space import ChoiceSpace
-from supernet import Supernet, Trainer, fair_paths, fit, uniform_paths
+from supernet import Supernet, fair_paths, fit, seed_everything, uniform_paths
 from supernet.checkpoint import load_checkpoint
-from supernet.training import seed_everything
 
 PLAIN: dict[str, Any] = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0,
                          "clip_grad": 0.0, "warmup_epochs": 0.0}  # fmt: skip
@@ -222,7 +222,7 @@ def train_share(rank: int, processes: int, folder: str) -> None:
     for parameter in supernet.parameters():
         parameter.data.mul_(0.5)  # nothing else bounds the activations
     recipe = Train(epochs=1, batch_size=8, learning_rate=0.01, clip_grad=0.5)
-    trainer = Trainer(supernet, recipe, 4, 0)
+    trainer = supernet_trainer(supernet, recipe, 4, 0)
     for step in range(4):
         images, labels = random_images(16, seed=step), random_labels(16, seed=step)
         share = slice(rank * 16 // processes, (rank + 1) * 16 // processes)

@@ -15,7 +15,7 @@ from spaces import small_config, space_values
 
 from configs import Config, UserError
 from experiments.data.splits import Splits, augment, channel_statistics, describe, load_splits
-from supernet.training import seed_everything
+from supernet import seed_everything
 
 CLASSES = ("cat", "dog", "owl", "yak")
 

@@ -1,0 +1,32 @@
+"""What each epoch of a training came to: a file, and its curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.atomic import write_atomically
+
+
+class TrainingHistory:
+    """One entry an epoch, in a JSON file that a resumed training continues."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._entries: list[dict[str, Any]] = (
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        )
+
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Write down an epoch, counted from 1; it replaces itself and what followed it."""
+        earlier = [entry for entry in self._entries if entry["epoch"] < epoch]
+        self._entries = [*earlier, {"epoch": epoch, **values}]
+        write_atomically(self.file, json.dumps(self._entries))
+
+    def plot(self) -> Path:
+        """Draw ``curves.png`` beside the file and return its path."""
+        from experiments.reporting.plots import plot_curves
+
+        return plot_curves(self._entries, self.file.with_name("curves.png"))

@@ -1,0 +1,230 @@
+"""How a network is trained, one step at a time: the supernet and stand-alone networks alike.
+
+A step is a pure function of the weights, the batch, the seed and the step's number: random
+numbers are seeded anew for each step. So a checkpoint holds weights, optimizer and the number of
+steps done, and a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from configs.errors import UserError
+from configs.suggestions import did_you_mean
+from supernet.distributed import average_over_processes
+from supernet.paths import TrainingPath
+from supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from configs.schema import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar
+Paths = Callable[[int], Sequence[TrainingPath]]  # the step's number -> the paths it takes
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of a batch, on the device
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """A module that changes with the training, such as an operator with a temperature.
+
+    Any module with this method is one; the trainer calls it before every step.
+    """
+
+    def anneal(self, progress: float) -> None:
+        """Take the setting for this share of the training, from 0 (its first step) towards 1."""
+
+
+class Trainer:
+    """A network with its optimizer and schedule.
+
+    It knows nothing of the task: what a batch means is in `loss` and `transform`.
+
+    What is saved: weights and buffers (dynamic convolution's temperature among them), optimizer,
+    averaged weights, steps done, and the seed, which must be the same on resuming.
+
+    Args:
+        model: The network, on its device.
+        recipe: Optimizer, schedule and precision.
+        steps_per_epoch: Optimizer steps per epoch, for the schedule.
+        seed: Seed of whatever a step draws: augmentation, dropout.
+        loss: Called with the network's outputs in float32 and the targets.
+        paths: The paths of a `Supernet` that a step takes; gradients are averaged over them. None
+            for a network that is called with images alone.
+        transform: What happens to a batch on the device: (images, targets) to the same.
+        ema_decay: Decay of the averaged weights that are shipped; 0 ships the last iterate.
+
+    Raises:
+        UserError: timm has no such optimizer, or it cannot take the recipe.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        seed: int,
+        *,
+        loss: Loss,
+        paths: Paths | None = None,
+        transform: Transform | None = None,
+        ema_decay: float = 0.0,
+    ) -> None:
+        self.model, self.recipe, self.seed = model, recipe, seed
+        self.loss, self.paths, self.transform = loss, paths, transform
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = recipe.epochs * steps_per_epoch
+        self.step = 0
+        self.device = next(model.parameters()).device
+        if recipe.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = _optimizer(model, recipe)
+        self.scheduler = _scheduler(self.optimizer, recipe, steps_per_epoch)
+        self.averaged = _averaged(model, ema_decay) if ema_decay else None
+        self._annealed = _annealed(model)
+        self._annealed_average = [] if self.averaged is None else _annealed(self.averaged.module)
+
+    def train_step(self, images: Tensor, targets: Tensor) -> float:
+        """Take one optimizer step and return the mean loss over the step's paths.
+
+        Raises:
+            UserError: The loss is no longer finite.
+        """
+        seed_everything(self.seed, self.step)
+        self.model.train()
+        self.scheduler.step_update(self.step)
+        progress = self.step / self.total_steps
+        for module in self._annealed:
+            module.anneal(progress)
+        if self.transform is not None:
+            images, targets = self.transform(images, targets)
+        if self.recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+
+        self.optimizer.zero_grad(set_to_none=True)  # unsampled candidates must not move
+        loss = average_over_processes(self.model, self._backward(images, targets))
+        if not math.isfinite(loss):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise UserError(
+                f"the loss is {loss} at step {self.step} (learning rate {rate:.3g}); try a smaller "
+                "learning_rate or clip_grad. The last checkpoint is kept."
+            )
+        if self.recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update(self.model, step=self.step)
+            for module in self._annealed_average:  # a setting: its average would lag behind
+                module.anneal(progress)
+        self.step += 1
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor) -> float:
+        """Leave the step's gradients in the parameters and return its loss."""
+        if self.paths is None:
+            return self._accumulate(targets, 1, images)
+        supernet = cast(Supernet, self.model)  # nothing else has paths
+        paths = self.paths(self.step)
+        total = 0.0
+        for path in paths:
+            with supernet.learning(path):
+                total += self._accumulate(targets, len(paths), images, path.architecture)
+        return total
+
+    def _accumulate(self, targets: Tensor, parts: int, *inputs: Any) -> float:
+        """Add the gradients of one of `parts` equal parts of the step's loss."""
+        half = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            outputs = self.model(*inputs)
+        loss = self.loss(outputs.float(), targets) / parts
+        loss.backward()
+        return loss.item()
+
+    def shipped(self) -> nn.Module:
+        """Return the network to evaluate: the averaged weights where there are such."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that `load_state_dict` needs to continue; the tensors are not copies."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
+            "step": self.step,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state.
+
+        Raises:
+            UserError: The state is of another network or seed.
+        """
+        if not isinstance(state, dict) or not self.state_dict().keys() <= state.keys():
+            raise UserError("the file is no checkpoint of a training")
+        if state["seed"] != self.seed:
+            raise UserError(f"seed: {self.seed} differs from the checkpoint's {state['seed']}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.averaged is not None:
+                self.averaged.module.load_state_dict(state["averaged"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the checkpoint is of another network or recipe: {reason}") from None
+        self.step = state["step"]
+
+
+def seed_everything(seed: int, step: int) -> None:
+    """Seed Python, NumPy and PyTorch with one number drawn from (seed, step)."""
+    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=recipe.optimizer,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+    except ValueError as error:
+        hint = did_you_mean(recipe.optimizer, map(str, list_optimizers()))
+        raise UserError(f"optimizer: {recipe.optimizer!r} fails ({error}); {hint}") from None
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:
+    from timm.scheduler import create_scheduler_v2
+
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=recipe.epochs,
+        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),  # type: ignore[arg-type]
+        warmup_prefix=True,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    return scheduler
+
+
+def _annealed(model: nn.Module) -> list[Annealed]:
+    return [module for module in model.modules() if isinstance(module, Annealed)]
+
+
+def _averaged(model: nn.Module, decay: float) -> Any:
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
