@@ -22,7 +22,7 @@ from spaces import (
 from torch import nn
 
 from configs.schema import Train
-from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
+from evaluators import inherited_accuracy, measure_accuracy, recalibrate
 from experiments.classification import supernet_trainer
 from search_space import SearchSpace, build_network
 from supernet import Supernet, save_weights, seed_everything

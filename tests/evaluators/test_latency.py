@@ -1,14 +1,13 @@
-"""The stop-watch on a machine whose drift is known, then on this one; and the device lock."""
+"""The stopwatch on a machine whose drift is known, then on this one."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import multiprocessing
 import os
-import signal
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,17 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from configs.errors import UserError
-from evaluators import (
-    TooNoisy,
-    exclusive_device,
-    fingerprint,
-    fingerprint_key,
-    measure_latency,
-    shared_device,
-)
+from evaluators import LatencySettings, TooNoisy, measure_latency
 from evaluators.latency import Interleaved, measure_interleaved, until_quiet
-from evaluators.runtime import deployed
 from evaluators.stopwatch import Stopwatch, wall_stopwatch
 
 
@@ -82,7 +72,7 @@ def test_blocks_across_which_the_reference_jumps_are_rejected() -> None:
     assert (low, middle, high) == pytest.approx((2.0, 2.0, 2.0), rel=0.03)
 
 
-def test_a_restless_machine_is_too_noisy() -> None:
+def test_a_busy_machine_is_too_noisy() -> None:
     rng = np.random.default_rng(0)
     slowness = itertools.chain.from_iterable([factor] * 3 for factor in rng.uniform(1, 2, 10_000))
     machine = Machine(lambda now: next(slowness))
@@ -140,13 +130,15 @@ def network(depth: int, width: int = 32) -> nn.Module:
 
 fork = multiprocessing.get_context("fork")
 
-BUSY = {"max_spread": 10.0}  # the tests may share the machine; they look at medians only
+BUSY = LatencySettings(
+    max_spread=10.0
+)  # the tests may share the machine; they look at medians only
 
 
 def test_twice_as_deep_is_slower_and_the_same_is_the_same() -> None:
     shallow, deep = network(4), network(8)
-    values = [measure_latency(shallow, (1, 3, 32, 32), **BUSY) for _ in range(2)]
-    slower = measure_latency(deep, (1, 3, 32, 32), **BUSY)
+    values = [measure_latency(shallow, (3, 32, 32), BUSY) for _ in range(2)]
+    slower = measure_latency(deep, (3, 32, 32), BUSY)
     assert values[0].median_ms == pytest.approx(values[1].median_ms, rel=0.25)
     assert 1.3 < slower.median_ms / values[0].median_ms < 3.0
     assert values[0].reference_ms == slower.reference_ms  # one unit for all
@@ -156,8 +148,8 @@ def test_twice_as_deep_is_slower_and_the_same_is_the_same() -> None:
 
 def test_a_given_unit_scales_the_value() -> None:
     model = network(2)
-    one = measure_latency(model, (1, 3, 16, 16), reference_ms=1.0, **BUSY)
-    thousand = measure_latency(model, (1, 3, 16, 16), reference_ms=1000.0, **BUSY)
+    one = measure_latency(model, (3, 16, 16), BUSY, reference_ms=1.0)
+    thousand = measure_latency(model, (3, 16, 16), BUSY, reference_ms=1000.0)
     assert 500 < thousand.median_ms / one.median_ms < 2000
 
 
@@ -196,7 +188,7 @@ def test_the_network_is_left_alone_and_threads_are_restored() -> None:
     torch.set_num_threads(2)
     try:
         result = measure_latency(
-            model, (4, 3, 8, 8), dtype="bfloat16", channels_last=True, threads=1, **BUSY
+            model, (3, 8, 8), dataclasses.replace(BUSY, dtype="bfloat16", batch=4)
         )
         assert torch.get_num_threads() == 2
     finally:
@@ -205,128 +197,3 @@ def test_the_network_is_left_alone_and_threads_are_restored() -> None:
     assert model.training and all(torch.equal(model.state_dict()[k], before[k]) for k in before)
     assert result.fingerprint["batch"] == 4
     assert result.fingerprint["memory_format"] == "channels_last"
-
-
-@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
-def test_every_runtime_gives_a_number(runtime: str) -> None:
-    if runtime == "onnxruntime":
-        pytest.importorskip("onnxruntime")
-    result = measure_latency(network(1, width=8), (1, 3, 8, 8), runtime=runtime, **BUSY)
-    assert 0 < result.median_ms < 100
-    assert result.fingerprint["runtime"] == runtime
-
-
-def test_compiled_code_is_not_given_up_after_many_networks() -> None:
-    """torch.compile keeps at most eight versions of one forward function, then runs eagerly."""
-    from evaluators.runtime import prepare
-
-    class Net(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.layer = nn.Linear(width, width)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x).sin()
-
-    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
-        for width in (2, 3, 4, 5):
-            prepare(Net(width), torch.ones(1, width), "compile")()
-
-
-def test_training_branches_are_fused_on_a_copy() -> None:
-    from timm.models.byobnet import MobileOneBlock
-
-    block = nn.Sequential(MobileOneBlock(8, 8, kernel_size=3)).eval()
-    fused = deployed(block)
-    images = torch.randn(2, 8, 6, 6)
-    assert len(list(fused.parameters())) < len(list(block.parameters()))
-    assert torch.allclose(fused(images), block(images), atol=1e-5)
-
-
-def test_unknown_runtime_and_dtype() -> None:
-    with pytest.raises(UserError, match="runtime: 'tensorrt' is unknown; choose one of eager"):
-        measure_latency(network(1), (1, 3, 8, 8), runtime="tensorrt")
-    with pytest.raises(UserError, match="dtype: 'int8' is unknown"):
-        measure_latency(network(1), (1, 3, 8, 8), dtype="int8")
-
-
-def test_fingerprints_differ_in_what_changes_the_time() -> None:
-    changes = [
-        {},
-        {"threads": 2},
-        {"dtype": "bfloat16"},
-        {"channels_last": True},
-        {"runtime": "compile"},
-    ]
-    keys = [fingerprint_key(fingerprint((1, 3, 32, 32), **change)) for change in changes]
-    keys.append(fingerprint_key(fingerprint((2, 3, 32, 32))))
-    keys.append(fingerprint_key(fingerprint((1, 3, 64, 64))))
-    assert len(set(keys)) == len(keys)
-    assert keys[0] == fingerprint_key(fingerprint((1, 3, 32, 32)))
-
-
-# --- the device lock, across processes ---------------------------------------------------------
-
-
-def hold(lock, name: str, log, leave) -> None:
-    with lock("cpu"):
-        log.put(name)
-        leave.wait(60)
-
-
-def start(lock, name: str, log):
-    leave = fork.Event()
-    process = fork.Process(target=hold, args=(lock, name, log, leave), daemon=True)
-    process.start()
-    return process, leave
-
-
-def test_exclusive_keeps_everyone_out_until_it_is_left() -> None:
-    log = fork.Queue()
-    with exclusive_device("cpu"), exclusive_device("cpu"):  # nesting is allowed
-        processes = [start(shared_device, "reader", log), start(exclusive_device, "writer", log)]
-        time.sleep(0.3)
-        assert log.empty()
-    for _, leave in processes:
-        leave.set()
-    assert {log.get(timeout=20), log.get(timeout=20)} == {"reader", "writer"}
-    for process, _ in processes:
-        process.join(20)
-
-
-def test_shared_is_shared_and_a_waiting_writer_goes_before_new_readers() -> None:
-    log = fork.Queue()
-    with shared_device("cpu"):
-        first, leave_first = start(shared_device, "first reader", log)
-        assert log.get(timeout=20) == "first reader"  # at the same time as this process
-        writer, leave_writer = start(exclusive_device, "writer", log)
-        time.sleep(0.3)
-        late, leave_late = start(shared_device, "late reader", log)
-        time.sleep(0.3)
-        assert log.empty()
-        leave_first.set()
-    assert log.get(timeout=20) == "writer"
-    leave_writer.set()
-    assert log.get(timeout=20) == "late reader"
-    leave_late.set()
-    for process in (first, writer, late):
-        process.join(20)
-
-
-def test_a_killed_holder_holds_nothing() -> None:
-    log = fork.Queue()
-    process, _ = start(exclusive_device, "holder", log)
-    assert log.get(timeout=20) == "holder"
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(20)
-    with exclusive_device("cpu"):
-        pass
-
-
-def test_exclusive_inside_shared_is_refused() -> None:
-    with (
-        shared_device("cpu"),
-        pytest.raises(RuntimeError, match="inside shared_device"),
-        exclusive_device("cpu"),
-    ):
-        pass

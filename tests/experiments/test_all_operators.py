@@ -12,7 +12,7 @@ from timm.utils import reparameterize_model
 from torch import nn
 
 from configs import load_config
-from evaluators.accuracy import inherited_accuracy, measure_accuracy, recalibrate
+from evaluators import inherited_accuracy, measure_accuracy, recalibrate
 from experiments.classification import network_trainer, supernet_trainer
 from experiments.data.splits import load_splits
 from experiments.run import run_pipeline

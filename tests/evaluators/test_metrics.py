@@ -1,0 +1,122 @@
+"""What a metric is: the shipped ones against their functions, one of a user's own, the cascade."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from spaces import random_images, random_labels, randomize_norms, small_space
+from torch import nn
+
+from configs.errors import UserError
+from evaluators import (
+    METRICS,
+    LatencySettings,
+    Subject,
+    count_macs,
+    count_params,
+    measure_accuracy,
+    measure_in_order,
+    peak_memory_mb,
+    recalibrate,
+    register_metric,
+)
+from evaluators.cascade import in_order
+from evaluators.metrics import COUNTED, EVALUATED, TIMED, by_registration, describe_metric
+from search_space import build_network
+
+SHAPE = (1, 8, 8)
+
+
+class Images:
+    """Two batches for calibration and one for validation."""
+
+    calibration = [(random_images(16, seed=seed), random_labels(16)) for seed in (1, 2)]
+    validation = [(random_images(32, seed=3), random_labels(32))]
+
+
+def subject() -> Subject:
+    torch.manual_seed(0)
+    network = build_network(small_space(), ("conv3", "inv3", "sk", "skip")).eval()
+    randomize_norms(network)
+    settings = LatencySettings(max_spread=10.0, batch=2)
+    return Subject(network, SHAPE, Images, settings, torch.device("cpu"))
+
+
+def test_the_shipped_metrics_are_their_functions() -> None:
+    measured = measure_in_order(subject(), METRICS, lambda values: False)
+    network = subject().network
+    assert measured["params"] == count_params(network)
+    assert measured["macs"] == count_macs(network, (1, *SHAPE))
+    assert measured["memory_mb"] == pytest.approx(peak_memory_mb(network, (2, *SHAPE)))
+    recalibrate(network, Images.calibration)
+    assert measured["accuracy"] == measure_accuracy(network, Images.validation)
+    assert measured["latency_ms"] > 0 and measured["latency_spread"] >= 0
+    assert list(METRICS)[:5] == ["accuracy", "latency_ms", "params", "macs", "memory_mb"]
+
+
+def test_measuring_leaves_the_network_alone() -> None:
+    measured = subject()
+    before = {key: value.clone() for key, value in measured.network.state_dict().items()}
+    measure_in_order(measured, METRICS, lambda values: False)
+    assert all(torch.equal(value, before[k]) for k, value in measured.network.state_dict().items())
+    assert not measured.network.training
+
+
+def test_cheap_comes_first_and_expensive_is_not_paid_for_in_vain() -> None:
+    names = [metric.name for metric in in_order({"accuracy", "latency_ms", "macs", "params"})]
+    assert names == ["params", "macs", "latency_ms", "accuracy"]
+    asked: list[list[str]] = []
+
+    def enough(values) -> bool:
+        asked.append(list(values))
+        return "latency_ms" in values
+
+    measured = measure_in_order(subject(), ("accuracy", "latency_ms", "macs", "params"), enough)
+    assert list(measured) == ["params", "macs", "latency_ms", "latency_spread"]
+    assert asked[0] == ["params", "macs"]  # equal efforts are there together
+
+
+def test_numbers_as_people_read_them() -> None:
+    texts = [
+        ("accuracy", 98.333333, "98.33%", "accuracy (%)"),
+        ("latency_ms", 0.63812, "0.638 ms", "latency (ms)"),
+        ("params", 1064704.0, "1.06M", "params"),
+        ("macs", 12_345_678.0, "12.3M", "MACs"),
+        ("memory_mb", 3.14159, "3.14 MB", "memory (MB)"),
+        ("my_score", 0.123456, "0.1235", "my_score"),  # of a user's evaluator, never declared
+    ]
+    for name, value, text, title in texts:
+        assert describe_metric(name).text(value) == text
+        assert describe_metric(name).title == title
+    latency = describe_metric("latency_ms")
+    assert latency.error({"latency_ms": 2.0, "latency_spread": 0.1}) == pytest.approx(0.1)
+    assert latency.error({"latency_ms": 2.0}) is None
+    assert by_registration({"zeta", "params", "accuracy", "alpha"}) == [
+        "accuracy", "params", "alpha", "zeta",
+    ]  # fmt: skip
+
+
+def test_a_metric_of_ones_own_is_one_registration() -> None:
+    @register_metric(
+        "layers_3x3",
+        label="3x3 layers",
+        direction="minimize",
+        effort=COUNTED,
+        write="{:.0f}".format,
+    )
+    def layers_3x3(subject: Subject) -> float:
+        modules = subject.deployed.modules()
+        return sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in modules)
+
+    @register_metric("broken", label="broken", direction="minimize", effort=EVALUATED)
+    def broken(subject: Subject) -> float:
+        return float("nan")
+
+    measured = measure_in_order(subject(), {"layers_3x3", "params"}, lambda values: False)
+    assert measured["layers_3x3"] > 0
+    with pytest.raises(UserError, match="metric 'broken' is nan; a finite number is needed"):
+        measure_in_order(subject(), {"broken"}, lambda values: False)
+    with pytest.raises(UserError, match="metric 'broke' does not exist; did you mean 'broken'"):
+        in_order({"broke"})
+    with pytest.raises(UserError, match="metric 'params' is registered twice"):
+        register_metric("params", label="mine", direction="minimize", effort=TIMED)(layers_3x3)
