@@ -27,11 +27,15 @@ from search_space import build_network
 SHAPE = (1, 8, 8)
 
 
+SHIPPED = ["accuracy", "latency_ms", "params", "macs", "memory_mb"]
+
+
 class Images:
     """Two batches for calibration and one for validation."""
 
-    calibration = [(random_images(16, seed=seed), random_labels(16)) for seed in (1, 2)]
-    validation = [(random_images(32, seed=3), random_labels(32))]
+    def __init__(self) -> None:
+        self.calibration = [(random_images(16, seed=seed), random_labels(16)) for seed in (1, 2)]
+        self.validation = [(random_images(32, seed=3), random_labels(32))]
 
 
 def subject() -> Subject:
@@ -43,21 +47,21 @@ def subject() -> Subject:
 
 
 def test_the_shipped_metrics_are_their_functions() -> None:
-    measured = measure_in_order(subject(), METRICS, lambda values: False)
+    measured = measure_in_order(subject(), SHIPPED, lambda values: False)
     network = subject().network
     assert measured["params"] == count_params(network)
     assert measured["macs"] == count_macs(network, (1, *SHAPE))
     assert measured["memory_mb"] == pytest.approx(peak_memory_mb(network, (2, *SHAPE)))
-    recalibrate(network, Images.calibration)
-    assert measured["accuracy"] == measure_accuracy(network, Images.validation)
+    recalibrate(network, Images().calibration)
+    assert measured["accuracy"] == measure_accuracy(network, Images().validation)
     assert measured["latency_ms"] > 0 and measured["latency_spread"] >= 0
-    assert list(METRICS)[:5] == ["accuracy", "latency_ms", "params", "macs", "memory_mb"]
+    assert list(METRICS)[:5] == SHIPPED
 
 
 def test_measuring_leaves_the_network_alone() -> None:
     measured = subject()
     before = {key: value.clone() for key, value in measured.network.state_dict().items()}
-    measure_in_order(measured, METRICS, lambda values: False)
+    measure_in_order(measured, SHIPPED, lambda values: False)
     assert all(torch.equal(value, before[k]) for k, value in measured.network.state_dict().items())
     assert not measured.network.training
 
