@@ -4,11 +4,11 @@
     python benchmarks/pipeline.py --quick    # a smoke test
 
 1. Images per second of one supernet training step: each family alone, and a sampled path.
-2. Seconds per candidate: extract, recalibrate, evaluate, latency.
+2. Seconds per architecture: extract, recalibrate, evaluate, latency.
 3. The driver's overhead per trial, with an evaluator that does nothing, two workers and MLflow.
 
 Times are medians over repeats that take turns, so that the machine's drift hits all alike; the
-ratio to the convolution stands beside each.
+ratio to the convolution is beside each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import load_config
-from evaluators import measure_latency
-from evaluators.accuracy import measure_accuracy, recalibrate
+from evaluators import measure_accuracy, measure_latency, recalibrate
 from experiments.classification import supernet_trainer
 from experiments.tracking.tracker import Tracker
 from search import SearchProgress, TrialRecord, run_search
+from search.study import parameters_of
 from search_space import Architecture, ChoiceSpace, SearchSpace
 from supernet import Supernet
 
@@ -93,7 +94,7 @@ def training_steps(space: SearchSpace, config, batch: Batch, repeats: int) -> No
     console.print(table)
 
 
-def candidate_evaluation(
+def architecture_evaluation(
     space: SearchSpace, config, calibration: list[Batch], validation: list[Batch], repeats: int
 ) -> None:
     torch.manual_seed(0)
@@ -110,17 +111,14 @@ def candidate_evaluation(
         marks.append(time.perf_counter())
         measure_accuracy(network, validation)
         marks.append(time.perf_counter())
-        measure_latency(
-            network, (1, 3, 32, 32), channels_last=True, threads=1, max_spread=10.0,
-            repeats=config.latency.repeats,
-        )  # fmt: skip
+        measure_latency(network, (3, 32, 32), replace(config.latency, max_spread=10.0))
         marks.append(time.perf_counter())
         for name, start, end in zip(parts, marks, marks[1:]):
             parts[name].append(end - start)
     total = sum(statistics.median(values) for values in parts.values())
     images = sum(len(labels) for _, labels in calibration), sum(len(y) for _, y in validation)
     table = Table(
-        title=f"2. One candidate: {images[0]} images recalibrate, {images[1]} evaluate",
+        title=f"2. One architecture: {images[0]} images recalibrate, {images[1]} evaluate",
         title_justify="left",
     )
     for column in ("part", "seconds", "spread", "share"):
@@ -147,7 +145,7 @@ def driver_overhead(space: SearchSpace, trials: int) -> None:
         ) as tracker:
 
             def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
-                choices = {f"layer_{i:02d}": name for i, name in enumerate(record.architecture)}
+                choices = parameters_of(record.architecture)
                 with tracker.child(f"trial-{record.number}", "trial", params=choices) as child:
                     child.metrics(record.metrics)
                 tracker.metrics({"front_size": progress.front_size}, step=progress.done)
@@ -200,7 +198,7 @@ def main() -> None:
         f"{len(space.layers)} layers, {space.size:,} architectures"
     )
     training_steps(space, config, batches(1, 16 if quick else 64)[0], 1 if quick else 7)
-    candidate_evaluation(
+    architecture_evaluation(
         space, config, batches(1 if quick else 4, 256), batches(1 if quick else 5, 256),
         2 if quick else 12,
     )  # fmt: skip

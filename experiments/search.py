@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def search_architectures(
-    config: Config, workspace: Workspace, tracker: Tracker | None
+    config: Config, workspace: Workspace, tracker: Tracker | None = None
 ) -> SearchResult:
     """Profile the space, run or resume the study, measure the front anew and report it.
 

@@ -26,7 +26,9 @@ PROBES = 3  # architectures whose accuracy is followed during training
 PROBED = 5  # times during training
 
 
-def train_supernet(config: Config, workspace: Workspace, tracker: Tracker | None) -> Supernet:
+def train_supernet(
+    config: Config, workspace: Workspace, tracker: Tracker | None = None
+) -> Supernet:
     """Train from the last checkpoint, or from the beginning, to the end of the recipe.
 
     Writes ``supernet/checkpoint.pt`` every epoch and ``supernet/weights.safetensors`` at the end;
