@@ -1,5 +1,5 @@
 // Vectors of 16 channels, torch's memory formats, and rows packed from one into the other.
-// Part of involution.cpp, which includes it.
+// Included by the kernels of every operator.
 
 #include <cstdint>
 #include <cstdlib>
