@@ -67,7 +67,7 @@ class DynamicConv2d(nn.Module):
         self.register_buffer("temperature", torch.tensor(START_TEMPERATURE))
 
     def anneal(self, progress: float) -> None:
-        """Sets the temperature for a training of which the share `progress` is done."""
+        """Set the temperature for a training of which the share `progress` is done."""
         remaining = max(0.0, 1.0 - progress / ANNEALED_AT)
         self.temperature.fill_(1.0 + (START_TEMPERATURE - 1.0) * remaining)
 
