@@ -21,7 +21,7 @@ FEWEST_IMAGES = 16  # packing the experts pays from about here on
 
 @functools.cache
 def active_backend(device: torch.device | str = "cpu") -> str:
-    """Return which implementation runs on a device: ``native`` or ``torch``.
+    """Return which implementation runs on a device: ``native`` or ``grouped``.
 
     The native kernel on the CPU (compiled now if this is its first use), and torch's own
     convolutions elsewhere or where it cannot be had; ``EVOLUTE_EXPERT_CONV`` forces a choice
@@ -31,7 +31,7 @@ def active_backend(device: torch.device | str = "cpu") -> str:
         UserError: The environment variable names no implementation.
     """
     kernels = {"native": _try_native}
-    return choose_backend("expert_conv", torch.device(device).type, kernels, "torch")
+    return choose_backend("expert_conv", torch.device(device).type, kernels, "grouped")
 
 
 def _try_native(kind: str) -> None:

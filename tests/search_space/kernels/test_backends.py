@@ -15,7 +15,7 @@ from configs.errors import UserError
 from search_space.kernels import active_backends, expert_conv, involution
 
 ROOT = Path(__file__).parents[3]
-FALLBACKS = {"involution": "shift", "expert_conv": "torch"}
+FALLBACKS = {"involution": "shift", "expert_conv": "grouped"}
 
 
 def forget_choices() -> None:
@@ -48,7 +48,7 @@ def test_a_variable_forces_a_choice_for_its_own_operator_alone(operator, monkeyp
 
 @pytest.mark.parametrize(
     ("operator", "backends"),
-    [("involution", "auto, native, triton, shift"), ("expert_conv", "auto, native, torch")],
+    [("involution", "auto, native, triton, shift"), ("expert_conv", "auto, native, grouped")],
 )
 def test_a_choice_that_does_not_exist_is_refused(operator, backends, monkeypatch) -> None:
     variable = f"EVOLUTE_{operator.upper()}"
@@ -94,7 +94,8 @@ print(*active_backends("cpu").values())
 
 
 @pytest.mark.parametrize(
-    ("compiler", "expected"), [(None, None), ("missing", "shift torch"), ("failing", "shift torch")]
+    ("compiler", "expected"),
+    [(None, None), ("missing", "shift grouped"), ("failing", "shift grouped")],
 )
 def test_systems_without_locks_names_or_a_compiler(compiler, expected, tmp_path) -> None:
     """As on Windows: neither fcntl nor os.uname. With a compiler the native kernels run."""
