@@ -32,7 +32,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run from a checkout, installed or not
 
-from search_space.kernels import active_backend, involution, shift
+from search_space.kernels import active_backend
+from search_space.kernels.involution import involution, shift
 
 SHAPES = [(32, 64, 32, 7), (64, 128, 16, 7), (8, 256, 28, 7), (64, 64, 8, 3)]
 QUICK_SHAPES = [(2, 32, 8, 7), (2, 32, 8, 3)]

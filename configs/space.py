@@ -15,7 +15,7 @@ FORBID_UNKNOWN_KEYS = {"extra": "forbid"}  # read by pydantic when it checks a c
 
 
 def require(section: object, key: str, condition: bool, right: str) -> None:
-    """Raises a `UserError` that names the key, its value and what would be right."""
+    """Raise a `UserError` that names the key, its value and what would be right."""
     if not condition:
         raise UserError(f"{key}: {getattr(section, key)!r} is not possible; {right}")
 
@@ -51,9 +51,10 @@ class Stage:
     """How many searchable layers. With `skip` among the candidates this is the largest depth."""
     stride: int = 1
     """Stride of the first layer."""
-    block: Literal["bottleneck", "inverted_residual", "ghost_residual"] = "bottleneck"
-    """What stands around the searched operator: 1x1 convolutions that narrow and widen again, that
-    widen and narrow again, or the latter made of ghost modules."""
+    block: str = "bottleneck"
+    """What is around the searched operator: `bottleneck`, 1x1 convolutions that narrow and widen
+    again; `inverted_residual`, that widen and narrow again; `ghost_residual`, the latter made of
+    ghost modules; or a block of a plugin."""
     expansion: float = 4
     """Bottleneck: the operator works on width / expansion channels.
     Residuals: on expansion x the input's channels."""
@@ -75,7 +76,7 @@ class Space:
 
     stages: tuple[Stage, ...]
     """The searchable part, from the image's side to the classifier's."""
-    candidates: dict[str, dict[str, Any]]
+    candidates: dict[str, dict[str, Any]] = field(hash=False)  # a mapping has no hash
     """Candidate name -> `operator` and that operator's options."""
     stem: Stem = field(default_factory=Stem)
     """The layers before the first stage."""
@@ -101,7 +102,7 @@ class Space:
 
 
 def space_from_dict(values: dict[str, Any]) -> Space:
-    """Builds the dataclasses from nested mappings, as found in an ``architecture.yaml``.
+    """Build the dataclasses from nested mappings, as found in an ``architecture.yaml``.
 
     Raises:
         UserError: A key is unknown or missing.

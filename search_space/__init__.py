@@ -1,13 +1,14 @@
 """What can be built: operators, the space, an architecture, the stand-alone network."""
 
+from configs.registry import load_plugins
 from search_space import operators as operators  # registers the operators
 from search_space import timm_entry as timm_entry  # registers the timm model `evolute`
 from search_space.architecture import load_architecture, save_architecture
+from search_space.blocks import Block, register_block
 from search_space.network import Network, build_network
 from search_space.reference_networks import reference_architecture  # registers timm models
 from search_space.registry import (
     build_operator,
-    load_plugins,
     operator_names,
     operator_options,
     register_operator,
@@ -17,6 +18,7 @@ from search_space.translation import named_architecture, translate
 
 __all__ = [
     "Architecture",
+    "Block",
     "ChoiceSpace",
     "Layer",
     "Network",
@@ -29,6 +31,7 @@ __all__ = [
     "operator_names",
     "operator_options",
     "reference_architecture",
+    "register_block",
     "register_operator",
     "save_architecture",
     "translate",

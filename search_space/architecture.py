@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import yaml
 
+from configs.atomic import write_atomically
 from configs.errors import UserError
 from configs.loading import read_yaml
 from search_space.space import Architecture, SearchSpace
@@ -16,33 +16,30 @@ from search_space.space import Architecture, SearchSpace
 def save_architecture(
     path: str | os.PathLike[str], space: SearchSpace, architecture: Architecture
 ) -> Path:
-    """Writes ``architecture.yaml`` atomically; plugins are copied beside it.
+    """Write ``architecture.yaml`` atomically; plugins are copied beside it.
 
     Raises:
-        UserError: The architecture isn't in the space.
+        UserError: The architecture is not in the space.
     """
     space.validate(architecture)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = space.to_dict()
     for plugin in space.plugins:
         copy = path.parent / Path(plugin).name
         if not copy.exists() or not copy.samefile(plugin):
-            shutil.copyfile(plugin, copy)
+            write_atomically(copy, Path(plugin).read_bytes())
     if space.plugins:
         values["plugins"] = [Path(plugin).name for plugin in space.plugins]
     values = {"architecture": list(architecture), **values}
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, yaml.safe_dump(values, sort_keys=False))
     return path
 
 
 def load_architecture(path: str | os.PathLike[str]) -> tuple[SearchSpace, Architecture]:
-    """Reads a file that `save_architecture` wrote.
+    """Read a file that `save_architecture` wrote.
 
     Raises:
-        UserError: The file is missing or incomplete, or its choices don't fit its space.
+        UserError: The file is missing or incomplete, or its choices do not fit its space.
     """
     path = Path(path)
     values = read_yaml(path)

@@ -1,8 +1,22 @@
-"""The blocks that stand around a searched operator.
+"""The blocks around a searched operator: the layer's own convolutions, norms and shortcut.
 
-A block's `around` applies its own layers around any operator: the stand-alone network passes the
-one it holds, the supernet one of its candidates. Pointwise convolutions are thereby shared between
-candidates; the batch norm behind an operator is not (`with_norm`).
+A block is shared by all candidates of a layer; an operator and the batch norm behind it belong to
+one candidate (`with_norm`). The stand-alone network puts its only operator into the block, the
+supernet passes one of several to `Block.around`. A user adds a block in a file of their own::
+
+    @register_block("plain")
+    class Plain(Block): ...
+
+and names the file under ``plugins:`` in the configuration. What a block promises:
+
+- ``__init__(in_channels, out_channels, width, stride)`` makes its own layers, without an operator:
+  ``self.operator = nn.Identity()`` holds the place, in the order in which layers are initialised.
+- `Block.operator_width` says how many channels an operator works on, the ``width`` above; it maps
+  them to as many, at the layer's stride.
+- `Block.around` maps (B, in_channels, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)),
+  odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
+- All state is in parameters and buffers: they are what a network inherits from the supernet.
+- A method ``init_weights`` is called after the usual initialisation, where there is one.
 """
 
 from __future__ import annotations
@@ -11,12 +25,38 @@ from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.registry import Registry
 from configs.space import Stage
 from search_space.layers import BatchNorm2d, conv_norm, pool
 
 
+class Block(nn.Module):
+    """A layer around an operator; the module's docstring says what a subclass promises."""
+
+    operator: nn.Module
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+
+    @staticmethod
+    def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
+        """Return the number of channels on which a layer's operators work."""
+        raise NotImplementedError
+
+    def around(self, x: Tensor, operator: nn.Module) -> Tensor:
+        """Apply the block's own layers around any operator."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.around(x, self.operator)
+
+
+BLOCKS: Registry[type[Block]] = Registry("block")
+register_block = BLOCKS.register
+
+
 def with_norm(operator: nn.Module, channels: int) -> nn.Sequential:
-    """An operator and the batch norm it owns: operators differ tenfold in output scale."""
+    """Put the batch norm behind an operator that it owns: operators differ tenfold in scale."""
     return nn.Sequential(operator, BatchNorm2d(channels))
 
 
@@ -34,7 +74,8 @@ class Shortcut(nn.Module):
         return self.project(pool(x, self.stride))
 
 
-class Bottleneck(nn.Module):
+@register_block("bottleneck")
+class Bottleneck(Block):
     """1x1 narrowing, operator, 1x1 widening, shortcut, ReLU (ResNet, RedNet).
 
     Papers: https://arxiv.org/abs/1512.03385, https://arxiv.org/abs/2103.06255; the pooled shortcut
@@ -42,14 +83,18 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, width, stride)
         self.reduce = conv_norm(in_channels, width)
-        self.operator: nn.Module = nn.Identity()
+        self.operator = nn.Identity()
         self.expand = conv_norm(width, out_channels, act=False)
         self.shortcut = Shortcut(in_channels, out_channels, stride)
 
+    @staticmethod
+    def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
+        return max(round(out_channels / expansion), 1)
+
     def init_weights(self) -> None:
-        """The block starts as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
+        """Start the block as its shortcut (https://arxiv.org/abs/1706.02677, section 5.1).
 
         Involution multiplies the map with itself, in effect: without trained norms, a deep
         network of them would overflow.
@@ -60,31 +105,31 @@ class Bottleneck(nn.Module):
         out = self.expand(F.relu(operator(self.reduce(x)), inplace=True))
         return F.relu(out + self.shortcut(x), inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.around(x, self.operator)
 
-
-class InvertedResidual(nn.Module):
+@register_block("inverted_residual")
+class InvertedResidual(Block):
     """1x1 widening, operator on the wide maps, linear 1x1 narrowing, shortcut where shapes allow.
 
     Paper: https://arxiv.org/abs/1801.04381.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, width, stride)
         self.residual = stride == 1 and in_channels == out_channels
         self.expand: nn.Module = conv_norm(in_channels, width)
-        self.operator: nn.Module = nn.Identity()
+        self.operator = nn.Identity()
         self.reduce: nn.Module = conv_norm(width, out_channels, act=False)
+
+    @staticmethod
+    def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
+        return max(round(in_channels * expansion), 1)
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.reduce(F.relu(operator(self.expand(x)), inplace=True))
         return x + out if self.residual else out
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.around(x, self.operator)
 
-
+@register_block("ghost_residual")
 class GhostResidual(InvertedResidual):
     """An inverted residual whose 1x1 convolutions are ghost modules, half as large each.
 
@@ -98,22 +143,12 @@ class GhostResidual(InvertedResidual):
         self.reduce = GhostModule(width, out_channels, act_layer=nn.Identity)
 
 
-Block = Bottleneck | InvertedResidual
-BLOCKS: dict[str, type[Block]] = {
-    "bottleneck": Bottleneck,
-    "inverted_residual": InvertedResidual,
-    "ghost_residual": GhostResidual,
-}
-
-
 def operator_width(stage: Stage, in_channels: int) -> int:
-    """Channels on which a stage's operators work."""
-    if stage.block == "bottleneck":
-        return max(round(stage.width / stage.expansion), 1)
-    return max(round(in_channels * stage.expansion), 1)
+    """Return the number of channels on which a layer's operators work."""
+    return BLOCKS[stage.block].operator_width(in_channels, stage.width, stage.expansion)
 
 
 def build_block(stage: Stage, in_channels: int, stride: int) -> Block:
-    """A block without its operator."""
+    """Build a block without its operator."""
     width = operator_width(stage, in_channels)
     return BLOCKS[stage.block](in_channels, stage.width, width, stride)

@@ -28,13 +28,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def largest_divisor(limit: int, *channels: int) -> int:
-    """The largest common divisor of `channels` that is at most `limit`."""
+    """Return the largest common divisor of `channels` that is at most `limit`."""
     common = math.gcd(*channels)
     return next(d for d in range(min(common, max(limit, 1)), 0, -1) if common % d == 0)
 
 
 def same_padding(kernel_size: int, dilation: int = 1) -> int:
-    """The padding with which a kernel maps H pixels to ceil(H/stride).
+    """Return the padding with which a kernel maps H pixels to ceil(H/stride).
 
     Raises:
         UserError: The kernel's size is even; no padding does it then.
@@ -45,7 +45,7 @@ def same_padding(kernel_size: int, dilation: int = 1) -> int:
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Average pooling to ceil(H/stride), exact at the border of odd sizes."""
+    """Average to ceil(H/stride) pixels, exact at the border of odd sizes."""
     if stride == 1:
         return x
     return F.avg_pool2d(x, stride, stride, ceil_mode=True, count_include_pad=False)
@@ -54,7 +54,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, act: bool = True
 ) -> nn.Sequential:
-    """Convolution, batch norm and, if asked for, ReLU."""
+    """Build a convolution, a batch norm and, if asked for, a ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
         BatchNorm2d(out_channels),
@@ -65,7 +65,7 @@ def conv_norm(
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Suspends autocast on the tensor's device: for coordinates, distances, composed kernels."""
+    """Suspend autocast on the tensor's device: for coordinates, distances, composed kernels."""
     kind = x.device.type
     if not torch.amp.is_autocast_available(kind):  # the meta device has none
         return contextlib.nullcontext()
@@ -73,12 +73,12 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor itself, or in float32 if its type is a half one."""
+    """Return the tensor itself, or in float32 if its type is a half one."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def fold_norm(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of the one convolution that equals a convolution and its batch norm in eval.
+    """Return kernel and bias of the convolution that equals one and its batch norm in eval mode.
 
     W' = W gamma / sqrt(var + eps), b' = beta - mean gamma / sqrt(var + eps).
     """
@@ -90,7 +90,7 @@ def fold_norm(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the geometry of `like`, the given kernel and a bias."""
+    """Build a convolution with the geometry of `like`, the given kernel and a bias."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
@@ -110,7 +110,7 @@ def fused_conv(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
 
 @torch.no_grad()
 def initialize(module: nn.Module) -> None:
-    """He initialisation of plain convolutions (fan-out, ReLU), as ResNet and RedNet use it.
+    """Initialise plain convolutions by He (fan-out, ReLU), as for ResNet and RedNet.
 
     An operator that must start otherwise says how in a method `init_weights`, called afterwards.
     """

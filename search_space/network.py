@@ -15,7 +15,7 @@ from search_space.space import Architecture, SearchSpace
 
 
 def build_stem(stem: Stem, in_channels: int) -> nn.Sequential:
-    """The layers before the first stage; see `configs.space.Stem`."""
+    """Build the layers before the first stage; see `configs.space.Stem`."""
     if stem.kind == "resnet":
         layers = conv_norm(in_channels, stem.width, 7, min(stem.stride, 2))
     elif stem.kind == "rednet":
@@ -34,12 +34,12 @@ def build_stem(stem: Stem, in_channels: int) -> nn.Sequential:
 
 
 def head_features(config: Space) -> int:
-    """Channels that reach the classifier."""
+    """Return the number of channels that reach the classifier."""
     return config.head_width or config.stages[-1].width
 
 
 def build_head(config: Space) -> nn.Module:
-    """The 1x1 convolution between the last stage and the pooling, if there is one."""
+    """Build the 1x1 convolution between the last stage and the pooling, if there is one."""
     if not config.head_width:
         return nn.Identity()
     return conv_norm(config.stages[-1].width, config.head_width)
@@ -87,19 +87,26 @@ class Network(nn.Module):
         self.reset_classifier(num_classes)
 
     def get_classifier(self) -> nn.Module:
+        """Return the last layer, as timm asks for it."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
-        """A new classifier for so many classes; 0 leaves the pooled features."""
+        """Replace the classifier by one for another number of classes; 0 leaves pooled features.
+
+        Raises:
+            ValueError: The pooling is none that a network has.
+        """
         if global_pool not in ("avg", ""):
             raise ValueError(f"global_pool: {global_pool!r} is not possible; choose 'avg' or ''")
         self.num_classes, self.global_pool = num_classes, global_pool
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, images: Tensor) -> Tensor:
+        """Return the map (B, num_features, h, w) before the pooling."""
         return self.head(self.stages(self.stem(images)))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits of a map, or the pooled features before the classifier."""
         if self.global_pool == "avg":
             features = F.adaptive_avg_pool2d(features, 1).flatten(1)
         return features if pre_logits or not self.global_pool else self.fc(features)
@@ -111,12 +118,12 @@ class Network(nn.Module):
 def build_network(
     space: SearchSpace, architecture: Architecture, num_classes: int | None = None
 ) -> Network:
-    """The stand-alone network of an architecture, freshly initialised.
+    """Build the stand-alone network of an architecture, freshly initialised.
 
     Args:
         num_classes: Instead of the space's own; 0 leaves the classifier out.
 
     Raises:
-        UserError: The architecture isn't in the space.
+        UserError: The architecture is not in the space.
     """
     return Network(space, architecture, space.num_classes if num_classes is None else num_classes)

@@ -12,7 +12,6 @@ Importing this module registers all of them with timm::
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.space import Space, Stage, Stem
+from configs.suggestions import did_you_mean
 from search_space.space import Architecture, SearchSpace
 from search_space.timm_entry import timm_network
 
@@ -108,7 +108,7 @@ REFERENCES: dict[str, Callable[[], tuple[Space, Architecture]]] = {
 
 
 def reference_architecture(name: str, in_channels: int = 3) -> tuple[SearchSpace, Architecture]:
-    """The space of a hand-made network, and its point in it.
+    """Return the space of a hand-made network, and its point in it.
 
     The space is for 1000 classes at 224 pixels and has all `CANDIDATES` in every layer.
 
@@ -120,8 +120,7 @@ def reference_architecture(name: str, in_channels: int = 3) -> tuple[SearchSpace
         UserError: No network has that name; the message names the nearest one.
     """
     if name not in REFERENCES:
-        near = difflib.get_close_matches(name, REFERENCES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REFERENCES)}"
+        hint = did_you_mean(name, REFERENCES)
         raise UserError(f"{name!r} is not a reference network; {hint}")
     config, architecture = REFERENCES[name]()
     return SearchSpace(replace(config, in_channels=in_channels)), architecture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Sequence
@@ -11,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from configs.errors import UserError
 from configs.loading import config_to_dict, find_config, read_yaml
+from configs.registry import load_plugins
 from configs.space import Space, space_from_dict
-from search_space.registry import build_operator, load_plugins
+from configs.suggestions import did_you_mean
+from search_space.blocks import BLOCKS
+from search_space.registry import build_operator
 
 Architecture = tuple[str, ...]
 
@@ -24,7 +28,7 @@ SKIP = "skip"  # the operator that leaves its layer out
 
 @dataclass(frozen=True)
 class Layer:
-    """One searchable position. The shapes are those of the block that stands there."""
+    """One searchable position. The shapes are those of its block."""
 
     candidates: tuple[str, ...]
     stage: int = 0
@@ -61,15 +65,15 @@ class ChoiceSpace:
 
     @property
     def size(self) -> int:
-        """How many architectures there are, equal networks counted apart."""
+        """Count the architectures, equal networks apart."""
         return math.prod(len(layer.candidates) for layer in self.layers)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """A random architecture in canonical form; every layer is drawn uniformly."""
+        """Draw an architecture in canonical form, every layer uniformly."""
         return self.canonical(tuple(_draw(layer.candidates, rng) for layer in self.layers))
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """A different architecture: each layer is redrawn with probability 1/layers, at least one.
+        """Return another architecture: layers are redrawn with probability 1/layers, at least one.
 
         Equal networks count as one, so the result differs as a network. A space of a single
         network returns that one.
@@ -92,15 +96,15 @@ class ChoiceSpace:
         return origin
 
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
-        """Each layer from one of two parents at random, in canonical form."""
+        """Take each layer from one of two parents at random; return the canonical form."""
         return self.canonical(tuple(pair[rng.integers(2)] for pair in zip(a, b)))
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The one architecture that stands for all equal networks; here each is its own."""
+        """Return the one architecture of all that are equal networks; here each is its own."""
         return tuple(architecture)
 
     def validate(self, architecture: Architecture) -> None:
-        """Checks that the architecture lies in the space.
+        """Check that an architecture is in the space.
 
         Raises:
             UserError: Names the layer and the nearest valid candidate.
@@ -111,12 +115,8 @@ class ChoiceSpace:
             )
         for index, (layer, name) in enumerate(zip(self.layers, architecture)):
             if name not in layer.candidates:
-                near = difflib.get_close_matches(str(name), layer.candidates, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(
-                    f"layer {index}: {name!r} is not a candidate; {hint}"
-                    f"valid: {', '.join(layer.candidates)}"
-                )
+                hint = did_you_mean(name, layer.candidates)
+                raise UserError(f"layer {index}: {name!r} is not a candidate; {hint}")
 
 
 @dataclass(frozen=True, init=False)
@@ -128,10 +128,10 @@ class SearchSpace(ChoiceSpace):
 
     Args:
         config: The space as a configuration file says it.
-        plugins: Python files that register operators; they are loaded here.
+        plugins: Python files that register operators or blocks; they are loaded here.
 
     Raises:
-        UserError: A candidate, an operator or one of its options doesn't exist.
+        UserError: A block, a candidate, an operator or one of its options does not exist.
     """
 
     config: Space
@@ -142,13 +142,21 @@ class SearchSpace(ChoiceSpace):
         object.__setattr__(self, "plugins", tuple(os.fspath(plugin) for plugin in plugins))
         object.__setattr__(self, "layers", tuple(_layers(config)))
         load_plugins(self.plugins)
-        for name in config.candidates:
-            if not self.is_skip(name):
-                self.build_candidate(name, 8, 8, 1)
+        for index, stage in enumerate(config.stages):
+            if stage.block not in BLOCKS:
+                hint = did_you_mean(stage.block, sorted(BLOCKS))
+                raise UserError(
+                    f"space.stages.{index}.block: {stage.block!r} does not exist; {hint}"
+                )
+        # Built only to be checked: what follows draws the same numbers with and without a space.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            for name in config.candidates:
+                if not self.is_skip(name):
+                    self.build_candidate(name, 8, 8, 1)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> SearchSpace:
-        """Reads the space of a configuration file, a preset or an ``architecture.yaml``.
+        """Read the space of a configuration file, a preset or an ``architecture.yaml``.
 
         Raises:
             UserError: The file is missing or its space is wrong.
@@ -164,7 +172,7 @@ class SearchSpace(ChoiceSpace):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> SearchSpace:
-        """The inverse of `to_dict`; plugins are looked for in `folder`, then where we are."""
+        """Invert `to_dict`; plugins are looked for in `folder`, then in the working directory."""
         plugins = []
         for plugin in values.get("plugins") or ():
             beside = (folder or Path()) / plugin
@@ -172,7 +180,7 @@ class SearchSpace(ChoiceSpace):
         return cls(space_from_dict(values["space"]), plugins)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values: ``space`` and, where there are any, ``plugins``."""
+        """Return nested plain values: ``space`` and, where there are any, ``plugins``."""
         values: dict[str, Any] = {"space": config_to_dict(self.config)}
         if self.plugins:
             values["plugins"] = list(self.plugins)
@@ -180,29 +188,31 @@ class SearchSpace(ChoiceSpace):
 
     @property
     def input_size(self) -> int:
-        """Height and width of the images in pixels."""
+        """Return the height and width of the images in pixels."""
         return self.config.input_size
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images."""
+        """Return the channels of the images."""
         return self.config.in_channels
 
     @property
     def num_classes(self) -> int:
-        """Classes of the data set."""
+        """Return how many classes the data set has."""
         return self.config.num_classes
 
     def operator_of(self, candidate: str) -> str:
-        """The operator family behind a candidate's name."""
+        """Return the operator family behind a candidate's name."""
         return self.config.candidates[candidate]["operator"]
 
     def is_skip(self, candidate: str) -> bool:
-        """Whether a candidate leaves its layer out."""
+        """Return whether a candidate leaves its layer out."""
         return self.operator_of(candidate) == SKIP
 
-    def build_candidate(self, name: str, in_channels: int, out_channels: int, stride: int):
-        """The candidate's operator as a module.
+    def build_candidate(
+        self, name: str, in_channels: int, out_channels: int, stride: int
+    ) -> nn.Module:
+        """Build the candidate's operator.
 
         Raises:
             UserError: Names the candidate and what is wrong with it.
@@ -215,7 +225,7 @@ class SearchSpace(ChoiceSpace):
             raise UserError(f"space.candidates.{name}: {error}") from None
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Skips moved to the end of each run of layers with equal shapes and candidates.
+        """Move skips to the end of each run of layers with equal shapes and candidates.
 
         Skipping the second or the third of three equal layers leaves the same stand-alone network.
         """
@@ -235,8 +245,7 @@ def _layers(config: Space) -> list[Layer]:
         names = stage.candidates or tuple(config.candidates)
         for name in names:
             if name not in config.candidates:
-                near = difflib.get_close_matches(name, config.candidates, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "define it under space.candidates"
+                hint = did_you_mean(name, config.candidates, "define it under space.candidates")
                 raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
         for position in range(stage.depth):
             stride = stage.stride if position == 0 else 1

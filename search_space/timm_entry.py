@@ -1,4 +1,4 @@
-"""Makes every architecture a timm model: ``timm.create_model("evolute", architecture=...)``."""
+"""Every architecture as a timm model: ``timm.create_model("evolute", architecture=...)``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ default_cfgs = generate_default_cfgs(
 def evolute(
     pretrained: bool = False, *, architecture: str | os.PathLike[str], **options: Any
 ) -> nn.Module:
-    """The network of an ``architecture.yaml``.
+    """Build the network of an ``architecture.yaml``.
 
     Args:
         architecture: Path of the file.
@@ -39,7 +39,7 @@ def evolute(
 def timm_network(
     variant: str, space: SearchSpace, choices: Architecture, pretrained: bool, **options: Any
 ) -> nn.Module:
-    """An architecture as a timm model that is registered under the name `variant`."""
+    """Build an architecture as the timm model that is registered under the name `variant`."""
 
     def build(num_classes: int = space.num_classes, in_chans: int = space.in_channels) -> Network:
         if in_chans != space.in_channels:
@@ -67,7 +67,7 @@ def timm_network(
 
 
 def _rename_for_features(features: nn.Module, state: dict[str, Any], *_: Any) -> None:
-    """A whole network's weights under the names that timm's feature extractors give them.
+    """Put a whole network's weights under the names that timm's feature extractors give them.
 
     They flatten `stages.0.` to `stages_0.` and leave out the classifier and unused stages.
     """

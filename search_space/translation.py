@@ -14,7 +14,7 @@ from search_space.space import SKIP, Architecture, SearchSpace
 
 
 def named_architecture(name: str) -> tuple[SearchSpace, Architecture]:
-    """A hand-made network such as ``evolute_rednet50``, or what an ``architecture.yaml`` holds.
+    """Return a hand-made network such as ``evolute_rednet50``, or that of an ``architecture.yaml``.
 
     Raises:
         UserError: There is neither such a network nor such a file.
@@ -25,9 +25,9 @@ def named_architecture(name: str) -> tuple[SearchSpace, Architecture]:
 
 
 def translate(architecture: Architecture, source: SearchSpace, target: SearchSpace) -> Architecture:
-    """Says an architecture of one space in the words of another.
+    """Say an architecture of one space in the words of another.
 
-    Finds the target's candidates that are the same operators with the same options.
+    Find the target's candidates that are the same operators with the same options.
     Stage by stage; where the target has more layers, the rest is skipped.
 
     Raises:
@@ -61,7 +61,7 @@ def translate(architecture: Architecture, source: SearchSpace, target: SearchSpa
 
 
 def _meaning(space: SearchSpace, candidate: str) -> tuple[str, dict[str, Any]]:
-    """A candidate's operator and all its options, defaults included."""
+    """Return a candidate's operator and all its options, defaults included."""
     options = dict(space.config.candidates[candidate])
     name = options.pop("operator")
     parameters = list(inspect.signature(get_operator(name)).parameters.values())[3:]

@@ -1,43 +1,26 @@
-"""Involution at the speed of the hardware: one function, three implementations behind it.
+"""Operators at the speed of the hardware, one package each; `active_backends` says what runs.
 
-``native`` (C++ on the CPU), ``triton`` (CUDA) and ``shift`` (plain torch, everywhere).
+A package holds the operator as torch sees it (``op``) and its implementations. Shared by all:
+`backends` chooses an implementation, `compilation` compiles C++ at first use.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from search_space.kernels import banded
-from search_space.kernels.library import active_backend
+from search_space.kernels import expert_conv, involution
+from search_space.kernels.involution import active_backend
 
-__all__ = ["active_backend", "involution"]
+__all__ = ["active_backend", "active_backends", "expert_conv", "involution"]
 
 
-def involution(
-    input: Tensor, weight: Tensor, kernel_size: int, stride: int = 1, dilation: int = 1
-) -> Tensor:
-    """Convolve every pixel with its own kernel, shared by the C/G channels of a group.
-
-    ``output[b, c, p] = sum_ij weight[b, g(c)*K*K + i*K + j, p]
-    * input[b, c, stride*p + dilation*(i - K//2, j - K//2)]`` with zero padding and
-    ``g(c) = c // (C // G)``.
-
-    Args:
-        input: (B, C, H, W).
-        weight: (B, G*K*K, H', W') with H' = ceil(H / stride); G divides C.
-        kernel_size: K, odd.
-
-    Returns:
-        (B, C, H', W'), in the dtype and memory format of ``input``; under autocast both inputs
-        are cast to the autocast dtype first. Half types accumulate in float32.
+def active_backends(device: torch.device | str = "cpu") -> dict[str, str]:
+    """Return operator -> implementation that runs on a device, as part of what a latency is of.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit.
-
-    Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
-    Recognition, CVPR 2021, equation 4.
+        UserError: An environment variable asks for an implementation that does not exist.
     """
-    if torch.onnx.is_in_onnx_export():  # ONNX has no involution
-        return banded.forward(input, weight, kernel_size, stride, dilation)
-    return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
+    return {
+        "involution": involution.active_backend(device),
+        "expert_conv": expert_conv.active_backend(device),
+    }

@@ -1,41 +1,7 @@
 """One file per operator family; importing this package registers all of them."""
 
-from search_space.operators import (
-    asymmetric,
-    condconv,
-    convolution,
-    deformable,
-    diverse_branch,
-    do_conv,
-    dynamic,
-    ghost,
-    graph,
-    heterogeneous,
-    inception,
-    involution,
-    octave,
-    selective_kernel,
-    self_calibrated,
-    skip,
-    split_attention,
-)
+import sys
 
-__all__ = [
-    "asymmetric",
-    "condconv",
-    "convolution",
-    "deformable",
-    "diverse_branch",
-    "do_conv",
-    "dynamic",
-    "ghost",
-    "graph",
-    "heterogeneous",
-    "inception",
-    "involution",
-    "octave",
-    "selective_kernel",
-    "self_calibrated",
-    "skip",
-    "split_attention",
-]
+from configs.registry import import_all
+
+import_all(sys.modules[__name__])

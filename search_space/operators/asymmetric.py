@@ -59,7 +59,7 @@ class AsymmetricConv2d(nn.Module):
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Adds row and column to the K×K kernel's middle: one convolution, equal in eval mode."""
+        """Add row and column to the K×K kernel's middle: one convolution, equal in eval mode."""
         if len(self.branches) == 1:
             return
         branches = [[*branch] for branch in self.branches]  # type: ignore[misc]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
+from search_space.kernels.expert_conv import mix_experts
 from search_space.layers import at_least_float32, largest_divisor, same_padding
-from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
 

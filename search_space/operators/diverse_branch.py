@@ -75,7 +75,7 @@ class DiverseBranch(nn.Module):
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Adds all branches up in one K×K kernel and bias, equal in eval mode."""
+        """Add all branches up in one K×K kernel and bias, equal in eval mode."""
         if len(self.branches) == 1:
             return
         plain, point, serial, average = ([*branch] for branch in self.branches)  # type: ignore[misc]
@@ -101,7 +101,7 @@ class DiverseBranch(nn.Module):
 def _chain(
     point: Tensor, point_bias: Tensor, kernel: Tensor, bias: Tensor, groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of a padded 1x1 convolution followed by an unpadded K×K one."""
+    """Return kernel and bias of a padded 1x1 convolution followed by an unpadded K×K one."""
     point = point[:, :, 0, 0].unflatten(0, (groups, -1))  # (g, inner/g, in/g)
     kernel = kernel.unflatten(0, (groups, -1))  # (g, out/g, inner/g, K, K)
     inner_bias = point_bias.unflatten(0, (groups, -1))

@@ -45,7 +45,7 @@ class DepthwiseOverConv2d(nn.Module):
         self.over: nn.Parameter | None = nn.Parameter(torch.zeros(in_channels, taps, taps))
 
     def kernel(self) -> Tensor:
-        """(C_out, C_in/g, K, K), the composed kernel."""
+        """Return the composed kernel (C_out, C_in/g, K, K)."""
         weight = self.conv.weight
         if self.over is None:
             return weight
@@ -60,6 +60,6 @@ class DepthwiseOverConv2d(nn.Module):
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Replaces the kernel by the composed one, which is then all there is."""
+        """Replace the kernel by the composed one, which is then all there is."""
         self.conv.weight.copy_(self.kernel())
         self.over = None

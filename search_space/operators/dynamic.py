@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 
+from search_space.kernels.expert_conv import mix_experts
 from search_space.layers import at_least_float32, largest_divisor, same_padding
-from search_space.operators.experts import mix_experts
 from search_space.registry import register_operator
 
 START_TEMPERATURE = 30.0  # near-uniform attention, so that all kernels learn at first
@@ -67,7 +67,7 @@ class DynamicConv2d(nn.Module):
         self.register_buffer("temperature", torch.tensor(START_TEMPERATURE))
 
     def anneal(self, progress: float) -> None:
-        """Sets the temperature for a training of which the share `progress` is done."""
+        """Set the temperature for a training of which the share `progress` is done."""
         remaining = max(0.0, 1.0 - progress / ANNEALED_AT)
         self.temperature.fill_(1.0 + (START_TEMPERATURE - 1.0) * remaining)
 

@@ -26,7 +26,7 @@ class HeterogeneousConv2d(nn.Module):
 
     Args:
         kernel_size: Odd side length K, at least 3.
-        parts: The paper's P, K×K kernels see one of so many parts; lowered to the largest common
+        parts: The paper's P, K×K kernels see one of P parts; lowered to the largest common
             divisor of the channels.
     """
 
@@ -50,7 +50,7 @@ class HeterogeneousConv2d(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """He initialisation (fan-out) of the two as the one convolution that they are."""
+        """Initialise the two by He (fan-out) as the one convolution that they are."""
         out_channels, taps = self.point.out_channels, self.kernel_size**2
         std = (2 / (out_channels * (taps + self.parts - 1) / self.parts)) ** 0.5
         nn.init.normal_(self.point.weight, std=std)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search_space.kernels import involution
+from search_space.kernels.involution import involution
 from search_space.layers import BatchNorm2d, largest_divisor, pool, same_padding
 from search_space.registry import register_operator
 

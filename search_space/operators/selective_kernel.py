@@ -25,8 +25,8 @@ class SelectiveKernel(nn.Module):
     Args:
         groups: Groups of both branches; lowered to the largest common divisor of the channels.
         reduction: Narrowing of the attention.
-        min_channels: The attention keeps at least so many channels (the paper's L).
-        depthwise: One kernel per channel; a 1x1 convolution and a batch norm stand in front where
+        min_channels: The attention keeps at least this many channels (the paper's L).
+        depthwise: One kernel per channel; a 1x1 convolution and a batch norm come first where
             the channel counts differ.
     """
 

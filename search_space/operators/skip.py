@@ -10,7 +10,7 @@ from search_space.registry import register_operator
 
 @register_operator("skip")
 def skip(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity. A whole block is replaced by it, shared convolutions included.
+    """Return the identity. It replaces a whole block, shared convolutions included.
 
     Raises:
         UserError: The shapes differ. A space never offers it there.

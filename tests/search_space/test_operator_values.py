@@ -11,7 +11,7 @@ from timm.layers import SelectiveKernel
 from torch import Tensor, nn
 
 from search_space import build_operator, operator_names
-from search_space.operators.experts import mix_experts, mix_outputs
+from search_space.kernels.expert_conv.mixing import mix_experts, mix_outputs
 from search_space.registry import get_operator
 
 

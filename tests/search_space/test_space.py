@@ -34,6 +34,25 @@ def shuffled(in_channels, out_channels, stride, groups=4):
     )
 """
 
+BLOCK_PLUGIN = """\
+from torch import nn
+from search_space import Block, register_block
+
+@register_block("plain")
+class Plain(Block):
+    def __init__(self, in_channels, out_channels, width, stride):
+        super().__init__(in_channels, out_channels, width, stride)
+        self.operator = nn.Identity()
+        self.project = nn.Conv2d(width, out_channels, 1)
+
+    @staticmethod
+    def operator_width(in_channels, out_channels, expansion):
+        return in_channels
+
+    def around(self, x, operator):
+        return self.project(operator(x).relu())
+"""
+
 
 def shapes(space: SearchSpace, architecture: tuple[str, ...]) -> tuple:
     """What identifies a stand-alone network here: the shapes of its weights, in order."""
@@ -193,21 +212,40 @@ def test_choice_spaces_that_make_no_sense_are_refused() -> None:
     ("changes", "expected"),
     [
         ({"candidates": {"inv": {"operator": "involutoin"}}},
-         "space.candidates.inv: .*'involutoin' is not registered; did you mean 'involution'"),
+         "space.candidates.inv: .*'involutoin' does not exist; did you mean 'involution'"),
         ({"candidates": {"inv": {"operator": "involution", "kernel": 3}}},
          "candidates.inv: .* no option 'kernel'; did you mean 'kernel_size'"),
         ({"candidates": {"skip": {"operator": "skip"}}}, "stages.1: its first layer changes"),
         ({"stages": [{"width": 8, "depth": 1, "candidates": ["conv5"]}]},
          "stages.0.candidates: 'conv5' is not defined; did you mean 'conv3'"),
+        ({"stages": [{"width": 8, "depth": 1, "block": "botleneck"}]},
+         "space.stages.0.block: 'botleneck' does not exist; did you mean 'bottleneck'"),
     ],
 )  # fmt: skip
-def test_candidates_that_cannot_be_built_are_named(changes: dict, expected: str) -> None:
+def test_what_cannot_be_built_is_named(changes: dict, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         SearchSpace.from_dict({"space": {**space_values(), **changes}})
 
 
+def test_building_a_space_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    small_space()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_equal_spaces_have_equal_hashes() -> None:
+    space, same, other = small_space(), small_space(), small_space("inverted_residual")
+    assert hash(space) == hash(same)
+    assert {space: 1}[same] == 1
+    assert len({space, same, other, ChoiceSpace(["ab"]), ChoiceSpace(["ab"])}) == 3
+    values = space_values()
+    values["candidates"]["inv3"]["kernel_size"] = 5  # told apart, whatever their hashes
+    assert len({space, SearchSpace.from_dict({"space": values})}) == 2
+
+
 @pytest.mark.parametrize("block", ["bottleneck", "inverted_residual", "ghost_residual"])
-def test_networks_of_both_block_forms_train(block: str) -> None:
+def test_networks_of_every_block_train(block: str) -> None:
     space = small_space(block)
     torch.manual_seed(0)
     for name in CANDIDATES:
@@ -268,6 +306,24 @@ def test_operator_from_a_file_of_ones_own(tmp_path, monkeypatch) -> None:
     loaded, choices = load_architecture(saved)
     build_network(loaded, choices).load_state_dict(extracted.state_dict())
     assert loaded.plugins == (str(tmp_path / "shipped" / "mine.py"),)
+
+
+def test_block_from_a_file_of_ones_own(tmp_path) -> None:
+    (tmp_path / "plain.py").write_text(BLOCK_PLUGIN)
+    (tmp_path / "space.yaml").write_text(
+        "name: own\nplugins: [plain.py]\nspace:\n  in_channels: 1\n  input_size: 8\n"
+        "  stem: {width: 16}\n"
+        "  candidates: {conv3: {operator: convolution}, inv3: {operator: involution}}\n"
+        "  stages: [{width: 16, depth: 2, block: plain}, {width: 32, depth: 2, stride: 2}]\n"
+    )
+    config = load_config(tmp_path / "space.yaml")
+    space = SearchSpace(config.space, config.plugins)
+    architecture = ("conv3", "inv3", "inv3", "conv3")
+    supernet = Supernet(space).eval()
+    extracted = supernet.extract(architecture)
+    assert torch.equal(extracted(random_images()), supernet(random_images(), architecture))
+    assert [type(block).__name__ for block in extracted.stages[0]] == ["Plain", "Plain"]
+    assert extracted.stages[0][0].operator[1].num_features == 16
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from search_space import build_operator
-from search_space.kernels import active_backend
-from search_space.kernels.experts import FEWEST_IMAGES, expert_convolution, fits
-from search_space.operators.experts import mix_experts
+from search_space.kernels.expert_conv import active_backend, expert_convolution, mix_experts
+from search_space.kernels.expert_conv.op import FEWEST_IMAGES, is_native
 
 pytestmark = pytest.mark.skipif(active_backend("cpu") != "native", reason="no C++ compiler")
 
@@ -93,14 +92,14 @@ def test_operators_use_it_for_batches_and_agree_with_the_mixed_groups(name):
     operator = build_operator(name, 12, 20, 2)
     conv = operator.experts
     x = torch.randn(FEWEST_IMAGES, 12, 7, 9)
-    assert fits(x, conv.kernel_size, conv.stride, conv.groups)
-    assert not fits(x[1:], conv.kernel_size, conv.stride, conv.groups)
+    assert is_native(x, conv.kernel_size, conv.stride, conv.groups)
+    assert not is_native(x[1:], conv.kernel_size, conv.stride, conv.groups)
     weights = torch.rand(FEWEST_IMAGES, conv.num_experts)
     torch.testing.assert_close(
         mix_experts(conv, x, weights), conv(x, weights), rtol=1e-5, atol=1e-5
     )
     with torch.autocast("cpu", torch.bfloat16):
-        assert not fits(x, conv.kernel_size, conv.stride, conv.groups)
+        assert not is_native(x, conv.kernel_size, conv.stride, conv.groups)
         assert operator(x).dtype is torch.bfloat16
 
 

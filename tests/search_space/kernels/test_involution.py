@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.errors import UserError
-from search_space.kernels import active_backend, banded, involution, library, native, shift
+from search_space.kernels.involution import active_backend, cpu, involution, onnx, shift
 
 ROOT = Path(__file__).parents[3]
 OPERATOR = torch.ops.evolute.involution.default
@@ -84,7 +82,7 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        cwd=ROOT / "tests",
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=120,
@@ -113,13 +111,13 @@ def test_native_kernel_equals_brute_force(case, dtype, layout):
     expected = brute_force(input, weight, grad, *geometry)
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        output = native.forward(input, weight, *geometry)
-        gradients = native.backward(grad, input, weight, *geometry)
+        output = cpu.forward(input, weight, *geometry)
+        gradients = cpu.backward(grad, input, weight, *geometry)
         assert_close((output, *gradients), expected, dtype)
     assert output.is_contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("form", [shift.forward, banded.forward])
+@pytest.mark.parametrize("form", [shift.forward, onnx.forward])
 @pytest.mark.parametrize("case", CASES)
 def test_torch_forms_equal_brute_force(form, case):
     input, weight, grad = tensors(case, torch.float64)
@@ -153,8 +151,8 @@ def test_results_do_not_depend_on_threads_or_repetition():
     results = []
     for threads in (1, 2, 2, 5):
         torch.set_num_threads(threads)
-        gradients = native.backward(grad, input, weight, 7, 1, 1)
-        results.append((native.forward(input, weight, 7, 1, 1), *gradients))
+        gradients = cpu.backward(grad, input, weight, 7, 1, 1)
+        results.append((cpu.forward(input, weight, 7, 1, 1), *gradients))
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
 
@@ -279,21 +277,6 @@ def test_dtypes_must_agree_and_an_empty_batch_is_fine():
 # ---- The choice of the implementation
 
 
-def test_environment_variable_forces_a_choice(monkeypatch):
-    monkeypatch.setenv(library.VARIABLE, "shift")
-    active_backend.cache_clear()
-    assert active_backend("cpu") == "shift"
-    monkeypatch.setenv(library.VARIABLE, "fastest")
-    active_backend.cache_clear()
-    with pytest.raises(UserError, match=r"fastest.*native, triton, shift"):
-        active_backend("cpu")
-    monkeypatch.undo()
-    active_backend.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert active_backend("meta") == "shift"
-
-
 FORCED = """
 import warnings, torch
 from search_space.kernels import active_backend
@@ -311,7 +294,7 @@ def test_a_choice_that_cannot_run_falls_back():
 
 BROKEN = """
 import warnings, torch
-from search_space.kernels import active_backend, involution
+from search_space.kernels.involution import active_backend, involution
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(2):
@@ -329,7 +312,7 @@ def test_a_broken_compiler_is_reported_once_and_falls_back(tmp_path):
 
 
 def test_several_processes_may_compile_at_once(tmp_path):
-    script = "from search_space.kernels import native; print(native.library()._name)"
+    script = "from search_space.kernels.involution import cpu; print(cpu.library()._name)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
     processes = [
         subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
@@ -343,14 +326,14 @@ def test_several_processes_may_compile_at_once(tmp_path):
 
 INTERPRETED = """
 import torch
-import test_involution_kernels as tests
-from search_space.kernels import active_backend, gpu
+import test_involution as tests
+from search_space.kernels.involution import active_backend, triton
 assert active_backend("cpu") == "triton"
 for case in [(3, 1, 1, 6, 2, 4, 5, 2), (3, 2, 2, 40, 1, 5, 4, 1)]:
     for dtype, layout in zip((torch.float32, torch.bfloat16), tests.FORMATS):
         input, weight, grad = tests.tensors(case, dtype, layout)
-        output = gpu.forward(input, weight, *case[:3])
-        results = (output, *gpu.backward(grad, input, weight, *case[:3]))
+        output = triton.forward(input, weight, *case[:3])
+        results = (output, *triton.backward(grad, input, weight, *case[:3]))
         tests.assert_close(results, tests.brute_force(input, weight, grad, *case[:3]), dtype)
 """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 def forward(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int = 1, dilation: int = 1
 ) -> Tensor:
-    """Involution, see `search_space.kernels.involution`; the batch may be symbolic."""
+    """Compute `involution`; the batch may be symbolic."""
     height, width = weight.shape[-2:]
     groups = weight.shape[1] // kernel_size**2
     padding = dilation * (kernel_size // 2)
@@ -47,7 +47,7 @@ def _bands(
     weight: Tensor, groups: int, kernel_size: int, stride: int, dilation: int,
     tiles: int, tile: int, columns: int,
 ) -> Tensor:  # fmt: skip
-    """(B, G*K*K, H', W') -> (B, G, H', tiles, tile, K * columns), the weights of each pixel.
+    """Turn (B, G*K*K, H', W') weights into bands (B, G, H', tiles, tile, K * columns).
 
     Pixel p of a tile has its taps at the columns from ``stride * p``. Rows that are ``stride``
     longer than the matrix, written one after the other and cut again at the matrix's length, move

@@ -12,13 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from search_space.kernels.memory_format import is_channels_last, memory_format
+
 _PIXELS = 64  # pixels of a tile
 _CHANNELS = 32  # most channels of a tile; a wider group takes several
 
 
 @triton.jit
 def _pixel(index, pixels, height, width):
-    """Flat index over (batch, height, width) -> its three parts, and whether it exists."""
+    """Split a flat index over (batch, height, width) in three, and say whether it exists."""
     exists = index < pixels
     image = (index // (height * width)).to(tl.int64)
     inside = index % (height * width)
@@ -32,7 +34,7 @@ def _forward_kernel(
     K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """out[p, c] = sum of weight[p, i, j] * x[S*p + D*(i - K//2, j - K//2), c]."""
+    """Compute out[p, c] = sum of weight[p, i, j] * x[S*p + D*(i - K//2, j - K//2), c]."""
     index = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     b, h, w, exists = _pixel(index, pixels, out_height, out_width)
     blocks = tl.cdiv(group_width, CHANNELS)
@@ -61,7 +63,7 @@ def _input_kernel(
     K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """out[q, c] = sum of weight[p, i, j] * grad[p, c] over the p, i, j that read pixel q."""
+    """Compute out[q, c] = sum of weight[p, i, j] * grad[p, c] over all p, i, j that read q."""
     index = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     b, h, w, exists = _pixel(index, pixels, height, width)
     blocks = tl.cdiv(group_width, CHANNELS)
@@ -93,7 +95,7 @@ def _weight_kernel(
     K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """out[p, i, j] = sum over the group's channels of grad[p, c] * x[S*p + D*(i, j), c]."""
+    """Compute out[p, i, j] = sum over the group's channels of grad[p, c] * x[S*p + D*(i, j), c]."""
     index = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     b, h, w, exists = _pixel(index, pixels, out_height, out_width)
     group = tl.program_id(1)
@@ -133,10 +135,9 @@ def _launch(kernel, first, second, out, image, weight, geometry, blocks_of_chann
 
 
 def forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
-    """Involution of CUDA tensors in float32, bfloat16 or float16."""
+    """Compute involution of CUDA tensors in float32, bfloat16 or float16."""
     size = (*input.shape[:2], *weight.shape[2:])
-    last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
+    layout = memory_format(is_channels_last(input))
     output = torch.empty(size, dtype=input.dtype, device=input.device, memory_format=layout)
     geometry = (kernel_size, stride, dilation)
     _launch(_forward_kernel, input, weight, output, input, weight, geometry, True)
@@ -146,7 +147,7 @@ def forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilati
 def backward(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to input and weight, in their memory formats."""
+    """Compute the gradients with respect to input and weight, in their memory formats."""
     grad_input, grad_weight = torch.empty_like(input), torch.empty_like(weight)
     geometry = (kernel_size, stride, dilation)
     _launch(_input_kernel, grad, weight, grad_input, input, weight, geometry, True)

@@ -1,4 +1,4 @@
-"""Convolution with every image's own mixture of kernels, shared by dynamic and CondConv."""
+"""The way in which a mixture of kernels is convolved: native, grouped, or mixed afterwards."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor
 
-from search_space.kernels import experts
+from search_space.kernels.expert_conv.op import expert_convolution, is_native
 
 
 def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
-    """Y_b = (sum over k of weights[b, k] W_k) * X_b, without a loop over the batch.
+    """Compute Y_b = (sum over k of weights[b, k] W_k) * X_b, without a loop over the batch.
 
     On the CPU a native kernel mixes and convolves at once, where it fits. Elsewhere either the
     kernels are mixed, and the batch is folded into the groups of one convolution (a kernel per
@@ -32,10 +32,10 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     if batch == 1:  # an ordinary convolution
         kernel = (weights @ conv.weight).view(conv.weight_shape)
         return F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-    if experts.fits(x, conv.kernel_size, conv.stride, conv.groups):
+    if is_native(x, conv.kernel_size, conv.stride, conv.groups):
         kernels = conv.weight.view(conv.num_experts, *conv.weight_shape)
         padding = conv.padding[0]
-        return experts.expert_convolution(x, kernels, weights, conv.stride[0], padding)
+        return expert_convolution(x, kernels, weights, conv.stride[0], padding)
     rows, columns = (-(-side // conv.stride[0]) for side in x.shape[2:])
     taps = conv.weight.shape[1] // conv.out_channels  # K² C_in/g
     depthwise = conv.groups == conv.in_channels
@@ -45,7 +45,7 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def mix_outputs(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
-    """All kernels applied, then their outputs mixed."""
+    """Apply all kernels, then mix their outputs."""
     count, width = weights.shape[1], conv.out_channels // conv.groups
     kernels = conv.weight.reshape(count, conv.groups, width, -1, *conv.kernel_size)
     kernels = kernels.transpose(0, 1).flatten(0, 2)  # group-major, as a grouped convolution wants

@@ -8,101 +8,99 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-import warnings
 from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from configs.errors import UserError
-from search_space.kernels import native, shift
+from search_space.kernels.backends import choose_backend, require_cpu
+from search_space.kernels.involution import cpu, onnx, shift
+from search_space.kernels.memory_format import dense, is_channels_last
 
-VARIABLE = "EVOLUTE_INVOLUTION"
-BACKENDS = ("native", "triton", "shift")
+
+def involution(
+    input: Tensor, weight: Tensor, kernel_size: int, stride: int = 1, dilation: int = 1
+) -> Tensor:
+    """Convolve every pixel with its own kernel, shared by the C/G channels of a group.
+
+    ``output[b, c, p] = sum_ij weight[b, g(c)*K*K + i*K + j, p]
+    * input[b, c, stride*p + dilation*(i - K//2, j - K//2)]`` with zero padding and
+    ``g(c) = c // (C // G)``.
+
+    Args:
+        input: (B, C, H, W).
+        weight: (B, G*K*K, H', W') with H' = ceil(H / stride); G divides C.
+        kernel_size: K, odd.
+        stride: Step between the pixels that are computed.
+        dilation: Distance of a kernel's taps.
+
+    Returns:
+        (B, C, H', W'), in the dtype and memory format of ``input``; under autocast both inputs
+        are cast to the autocast dtype first. Half types accumulate in float32.
+
+    Raises:
+        ValueError: A shape, dtype or device does not fit.
+
+    Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
+    Recognition, CVPR 2021, equation 4.
+    """
+    if torch.onnx.is_in_onnx_export():  # ONNX has no involution
+        return onnx.forward(input, weight, kernel_size, stride, dilation)
+    return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
 
 
 @functools.cache
 def active_backend(device: torch.device | str = "cpu") -> str:
-    """Which implementation runs on a device: ``native``, ``triton`` or ``shift``.
+    """Return which implementation runs on a device: ``native``, ``triton`` or ``shift``.
 
     The native kernel on the CPU (compiled now if this is its first use), Triton on CUDA, and
-    shift-and-add in plain torch elsewhere or where those cannot be had. The environment variable
-    ``EVOLUTE_INVOLUTION`` (auto, native, triton, shift) forces a choice; a choice that cannot run
-    on the device is answered with a warning and ``shift``. Decided once per process and device.
+    shift-and-add in plain torch elsewhere or where those cannot be had; ``EVOLUTE_INVOLUTION``
+    forces a choice (`choose_backend`). Decided once per process and device.
+
+    Raises:
+        UserError: The environment variable names no implementation.
     """
-    kind = torch.device(device).type
-    wanted = os.environ.get(VARIABLE, "auto")
-    if wanted not in ("auto", *BACKENDS):
-        raise UserError(f"{VARIABLE}={wanted}: expected one of auto, {', '.join(BACKENDS)}")
-    if wanted == "auto":
-        wanted = {"cpu": "native", "cuda": "triton"}.get(kind, "shift")
-    if wanted == "shift":
-        return wanted
-    problem = _native_problem(kind) if wanted == "native" else _triton_problem(kind)
-    if problem is None:
-        return wanted
-    warnings.warn(
-        f"involution on {kind}: the {wanted} kernel is not available, "
-        f"the slower shift-and-add form runs instead ({problem})",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return "shift"
+    kernels = {"native": _try_native, "triton": _try_triton}
+    return choose_backend("involution", torch.device(device).type, kernels, "shift")
 
 
-def _native_problem(kind: str) -> str | None:
-    if kind != "cpu":
-        return "it runs on the CPU only"
-    try:
-        native.library()
-    except Exception as error:  # whatever a broken toolchain does, it must not end a search
-        return str(error)
-    return None
+def _try_native(kind: str) -> None:
+    require_cpu(kind)
+    cpu.library()
 
 
-def _triton_problem(kind: str) -> str | None:
-    """Compiles and runs the kernels on one pixel: a missing or broken Triton shows here."""
-    try:
-        one = torch.ones(1, 1, 1, 1, device=kind)
-        _gpu().forward(one, one, 1, 1, 1)
-        _gpu().backward(one, one, one, 1, 1, 1)
-    except Exception as error:
-        return str(error)
-    return None
+def _try_triton(kind: str) -> None:
+    """Compile the kernels and run them on one pixel: a missing or broken Triton shows here."""
+    one = torch.ones(1, 1, 1, 1, device=kind)
+    _triton().forward(one, one, 1, 1, 1)
+    _triton().backward(one, one, one, 1, 1, 1)
 
 
-def _gpu() -> ModuleType:
-    return importlib.import_module("search_space.kernels.gpu")  # needs triton
+def _triton() -> ModuleType:
+    return importlib.import_module("search_space.kernels.involution.triton")  # needs triton
 
 
 def _implementation(tensor: Tensor) -> ModuleType:
     backend = active_backend(tensor.device)
-    if backend == "native" and tensor.dtype in native.DTYPES:
-        return native
+    if backend == "native" and tensor.dtype in cpu.DTYPES:
+        return cpu
     if backend == "triton" and tensor.dtype is not torch.float64:
-        return _gpu()
+        return _triton()
     return shift
-
-
-def _format_of(tensor: Tensor) -> torch.memory_format:
-    if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
-        return torch.contiguous_format
-    return torch.channels_last
 
 
 def _forward(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
     _check(input, weight, kernel_size, stride, dilation)
     output = _implementation(input).forward(input, weight, kernel_size, stride, dilation)
-    return output.contiguous(memory_format=_format_of(input))
+    return dense(output, is_channels_last(input))
 
 
 def _forward_fake(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> Tensor:
     size = _check(input, weight, kernel_size, stride, dilation)
-    return input.new_empty(size).contiguous(memory_format=_format_of(input))
+    return dense(input.new_empty(size), is_channels_last(input))
 
 
 def _backward(
@@ -114,8 +112,8 @@ def _backward(
     arguments = (grad, input, weight, kernel_size, stride, dilation)
     grad_input, grad_weight = _implementation(input).backward(*arguments)
     return (
-        grad_input.contiguous(memory_format=_format_of(input)),
-        grad_weight.contiguous(memory_format=_format_of(weight)),
+        dense(grad_input, is_channels_last(input)),
+        dense(grad_weight, is_channels_last(weight)),
     )
 
 
@@ -123,15 +121,15 @@ def _backward_fake(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
     return (
-        input.new_empty(input.shape).contiguous(memory_format=_format_of(input)),
-        weight.new_empty(weight.shape).contiguous(memory_format=_format_of(weight)),
+        dense(input.new_empty(input.shape), is_channels_last(input)),
+        dense(weight.new_empty(weight.shape), is_channels_last(weight)),
     )
 
 
 def _check(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[int, int, int, int]:
-    """Shapes and dtypes, before a kernel that works on raw memory sees them; the output's shape."""
+    """Return the output's shape; refuse what a kernel that works on raw memory must not see."""
     if kernel_size % 2 == 0 or min(kernel_size, stride, dilation) < 1:
         raise ValueError(
             f"kernel_size {kernel_size} must be odd, stride {stride}, dilation {dilation} positive"
@@ -164,7 +162,7 @@ def _autograd_backward(ctx, grad: Tensor):
 
 
 def _autocast(device_type: str, excluded: torch._C.DispatchKeySet):
-    """Runs in the autocast dtype, like a convolution; float64 is left alone."""
+    """Run in the autocast dtype, like a convolution; float64 is left alone."""
 
     def involution(input: Tensor, weight: Tensor, *geometry: int) -> Tensor:
         dtype = torch.get_autocast_dtype(device_type)
@@ -176,7 +174,7 @@ def _autocast(device_type: str, excluded: torch._C.DispatchKeySet):
     return involution
 
 
-_library = torch.library.Library("evolute", "DEF")
+_library = torch.library.Library("evolute", "FRAGMENT")
 _tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 _geometry = "int kernel_size, int stride, int dilation"
 _library.define(f"involution(Tensor input, Tensor weight, {_geometry}) -> Tensor", tags=_tags)
@@ -199,7 +197,7 @@ torch.library.register_autograd(
 
 @register_flop_formula(torch.ops.evolute.involution)
 def _flops(input_shape, weight_shape, kernel_size, stride, dilation, *, out_shape=None) -> int:
-    """Two per multiply-add: B * C * H' * W' * K * K of them."""
+    """Count two per multiply-add: B * C * H' * W' * K * K of them."""
     return 2 * input_shape[0] * input_shape[1] * weight_shape[2] * weight_shape[3] * kernel_size**2
 
 
@@ -207,5 +205,5 @@ def _flops(input_shape, weight_shape, kernel_size, stride, dilation, *, out_shap
 def _backward_flops(
     grad_shape, input_shape, weight_shape, kernel_size, stride, dilation, *, out_shape=None
 ) -> int:
-    """Both gradients take as many multiply-adds as the forward pass."""
+    """Count as many multiply-adds for either gradient as for the forward pass."""
     return 2 * _flops(input_shape, weight_shape, kernel_size, stride, dilation)

@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float32 for the half types (a K=7 sum in bfloat16 loses two digits), else the dtype."""
+    """Return float32 for half types (a K=7 sum in bfloat16 loses two digits), else the dtype."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def _taps(
     padded: Tensor, kernel_size: int, stride: int, dilation: int, height: int, width: int
 ) -> Iterator[Tensor]:
-    """The K*K views (..., height, width) of a padded image (..., H + 2p, W + 2p), row by row."""
+    """Yield the K*K views (..., height, width) of a padded image (..., H + 2p, W + 2p)."""
     for i in range(0, kernel_size * dilation, dilation):
         rows = padded[..., i : i + stride * (height - 1) + 1 : stride, :]
         for j in range(0, kernel_size * dilation, dilation):
@@ -29,7 +29,7 @@ def _taps(
 
 
 def _grouped(tensor: Tensor, groups: int) -> Tensor:
-    """(B, C, H, W) -> (B, G, C/G, H, W)."""
+    """Turn (B, C, H, W) into (B, G, C/G, H, W)."""
     return tensor.unflatten(1, (groups, -1))
 
 
@@ -41,7 +41,7 @@ def _padded_groups(tensor: Tensor, kernel_size: int, dilation: int, groups: int)
 def forward(
     input: Tensor, weight: Tensor, kernel_size: int, stride: int = 1, dilation: int = 1
 ) -> Tensor:
-    """Involution, see `search_space.kernels.involution`; differentiable by torch itself."""
+    """Compute `involution`; differentiable by torch itself."""
     dtype = accumulation_dtype(input.dtype)
     height, width = weight.shape[-2:]
     groups = weight.shape[1] // kernel_size**2
@@ -57,7 +57,7 @@ def forward(
 def backward(
     grad: Tensor, input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to input and weight, given the gradient of the output."""
+    """Compute the gradients with respect to input and weight, given the gradient of the output."""
     dtype = accumulation_dtype(input.dtype)
     height, width = weight.shape[-2:]
     groups = weight.shape[1] // kernel_size**2

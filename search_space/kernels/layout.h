@@ -1,5 +1,5 @@
 // Vectors of 16 channels, torch's memory formats, and rows packed from one into the other.
-// Part of involution.cpp, which includes it.
+// Included by the kernels of every operator.
 
 #include <cstdint>
 #include <cstdlib>
@@ -162,7 +162,7 @@ void pack_row(const Geometry& g, const Image<const T>& image, long b, long h, fl
     }
 }
 
-// One padded row to (block, quarter of its channels, columns, 4). Columns stand in the order of
+// One padded row to (block, quarter of its channels, columns, 4). Columns are in the order of
 // their remainder by the dilation, `phase` places for each, so that taps are neighbours.
 template <class T>
 void pack_quarters(const Geometry& g, const Image<const T>& image, long b, long h, float* row,

@@ -9,7 +9,7 @@
 // Kernels are packed as (input channel, tap, 32 output channels), tile by tile, expert by expert;
 // the lanes past the last output channel are zero.
 
-#include "layout.cpp"
+#include "../layout.h"
 
 namespace {
 
@@ -234,7 +234,7 @@ void backward_task(const Mixture& m, const float* padded, const float* packed,
 
 // sizes: the first twelve fields of Mixture. padded and packed are room for batch * image and
 // tiles * experts * length floats; out is channels-last.
-extern "C" void experts_forward(const int64_t* sizes, const float* x, const float* experts,
+extern "C" void expert_conv_forward(const int64_t* sizes, const float* x, const float* experts,
                                 const float* weights, float* padded, float* packed, float* out) {
     const Mixture m(sizes);
     long images = kOutputs / (m.pixels * kTile * long(sizeof(float)));
@@ -255,7 +255,7 @@ extern "C" void experts_forward(const int64_t* sizes, const float* x, const floa
 }
 
 // weights_gradient: (tiles * slices, batch, experts), to be summed over the first.
-extern "C" void experts_backward(const int64_t* sizes, const float* gradient, const float* x,
+extern "C" void expert_conv_backward(const int64_t* sizes, const float* gradient, const float* x,
                                  const float* experts, const float* weights, float* padded,
                                  float* packed, float* experts_gradient, float* weights_gradient) {
     const Mixture m(sizes);

@@ -8,8 +8,8 @@
 //
 // Plain C++ with GCC's vector extension and OpenMP, no header of torch: it compiles in seconds.
 
-#include "layout.cpp"
-#include "loops.cpp"
+#include "../layout.h"
+#include "loops.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // The inner loops of involution over one row of pixels: output, input gradient, weight gradient.
-// Part of involution.cpp, which includes it.
+// Included by involution.cpp, after layout.h.
 //
 // K is known to the compiler for 3, 5 and 7, and 0 otherwise. Unit means stride 1 and dilation 1,
 // where neighbouring pixels share the columns they read.

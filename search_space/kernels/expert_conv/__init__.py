@@ -1,0 +1,9 @@
+"""Convolution with every image's own mixture of kernels: ``native`` (C++ on the CPU) or ``grouped``.
+
+`mix_experts` chooses by shape as well, the operator ``evolute::expert_convolution`` is native only.
+"""
+
+from search_space.kernels.expert_conv.mixing import mix_experts
+from search_space.kernels.expert_conv.op import active_backend, expert_convolution
+
+__all__ = ["active_backend", "expert_convolution", "mix_experts"]
