@@ -13,6 +13,7 @@ test: check
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

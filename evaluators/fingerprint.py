@@ -17,7 +17,7 @@ import torch
 
 from configs.latency import LatencySettings
 from evaluators.runtimes import runtime_version
-from search_space.kernels import active_backend
+from search_space.kernels import active_backends
 
 Fingerprint = dict[str, str | int]
 
@@ -48,7 +48,7 @@ def fingerprint(
         "memory_format": "channels_last" if settings.channels_last else "contiguous",
         "batch": settings.batch,
         "input": "x".join(str(size) for size in image_shape),
-        "involution": active_backend(device),
+        **active_backends(device),
     }
 
 

@@ -53,7 +53,7 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
     run_pipeline(load_config(config, set_ or ()), out)
 
 
-@app.command(epilog="Example:  torchrun --nproc_per_node 8 -m experiments train imagenet")
+@app.command(epilog="Example:  torchrun --nproc_per_node 8 -m evolute train imagenet")
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
     from experiments.settings import load_config

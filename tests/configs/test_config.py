@@ -196,7 +196,7 @@ def test_presets_load_and_their_spaces_build(name: str) -> None:
     assert space.size > 100
     comment = Path(schema_module.__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8")
     assert comment.startswith("#") and any(
-        f"{command} {name}" in comment for command in ("evolute run", "experiments train")
+        f"{command} {name}" in comment for command in ("evolute run", "evolute train")
     )
 
 

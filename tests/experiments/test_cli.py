@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
 def evolute(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "experiments", *arguments],
+        [sys.executable, "-m", "evolute", *arguments],
         cwd=cwd, env=environment(), capture_output=True, text=True, timeout=200,
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_help_answers_at_once() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "experiments", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "evolute", "--help"],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
@@ -193,7 +193,7 @@ def straight(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_an_interrupted_training_goes_on(folder) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments", "train", "tiny.yaml"],
+        [sys.executable, "-m", "evolute", "train", "tiny.yaml"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     workspace = Workspace(folder / "runs" / "tiny")
@@ -218,7 +218,7 @@ def test_several_processes_train_one_supernet(folder) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
          "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0",
-         "-m", "experiments", "train", "tiny.yaml", "--set", "train.epochs=2",
+         "-m", "evolute", "train", "tiny.yaml", "--set", "train.epochs=2",
          "--set", "train.batch_size=32"],
         env=environment(), capture_output=True, text=True, timeout=200,
     )  # fmt: skip
