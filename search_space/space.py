@@ -60,7 +60,7 @@ class ChoiceSpace:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values: ``space``, which tells it from any other space."""
+        """Return nested plain values: ``space``, which tells it from any other space."""
         return {"space": [list(layer.candidates) for layer in self.layers]}
 
     @property

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ("evolute", "experiments", "search", "evaluators", "supernet", "search_space", "configs")
 FOLDERS = (
     *HOUSE, "experiments/data", "experiments/tracking", "experiments/reporting", "search/executors",
-    "search_space/operators", "search_space/kernels",
+    "search_space/operators", "search_space/kernels/involution", "search_space/kernels/expert_conv",
+    "evaluators/runtimes", "experiments/data/sources",
 )  # fmt: skip
 TYPES_ONLY = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 

@@ -1,4 +1,4 @@
-"""Convolution with every image's own mixture of kernels: ``native`` (C++ on the CPU) or ``grouped``.
+"""Convolution with each image's own mixture of kernels: ``native`` (C++ on the CPU), ``grouped``.
 
 `mix_experts` chooses by shape as well, the operator ``evolute::expert_convolution`` is native only.
 """
