@@ -17,7 +17,8 @@ from evaluators import TooNoisy
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
 from experiments.evaluator import SupernetEvaluator, latency_fingerprint
-from experiments.reporting.report import front_table, write_report
+from experiments.reporting.report import write_report
+from experiments.reporting.tables import front_table
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, pareto_front, run_search
 from search.space_profile import (

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from configs.atomic import write_atomically
 from experiments.reporting.colours import colours_of, ink_on
+from experiments.reporting.metric_text import (
+    COUNTS,
+    LABELS,
+    SHORT,
+    UNDRAWN,
+    known_metrics,
+    metric_text,
+)
 from search.trials import SearchResult, TrialRecord
 from search_space import ChoiceSpace
 
@@ -19,13 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELS = {
-    "accuracy": "accuracy (%)",
-    "latency_ms": "latency (ms)",
-    "params": "parameters",
-    "macs": "MACs",
-    "memory_mb": "memory (MB)",
-}
 FRONT, OTHER, INFEASIBLE = "#d55e00", "#9a9a9a", "#c4c4c4"
 
 
@@ -54,12 +55,12 @@ def _style(axes: Axes, x: str, y: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     for name, axis in ((x, axes.xaxis), (y, axes.yaxis)):
-        if name in ("params", "macs"):
+        if name in COUNTS:
             axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def front_axes(objectives: Mapping[str, str]) -> tuple[str, str]:
-    """Which metrics to draw: the first that is minimised against the first that is maximised.
+    """Return the metrics to draw: the first that is minimised, the first that is maximised.
 
     Where all objectives point one way, the second against the first; a single one against the
     trial's number, called ``number``.
@@ -82,7 +83,7 @@ def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float,
 
 
 def plot_front(result: SearchResult, path: Path) -> Path:
-    """All trials, and the front on top with the index of each member (see `front_axes`).
+    """Draw all trials, and the front on top with the index of each member (see `front_axes`).
 
     Infeasible trials that were never evaluated in full are ticks on the axis of what is known of
     them; dashed lines are the bounds.
@@ -120,7 +121,7 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) 
 
 
 def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
-    """The front's members, numbered; joined by steps where the picture shows every objective."""
+    """Draw the front's members, joined by steps where the picture shows every objective."""
     members = sorted(_points(result.front, x, y))
     if not members:
         return
@@ -133,7 +134,7 @@ def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
 
 
 def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
-    """The index beside each member, on the side where nothing can lie; crowded ones step aside."""
+    """Write each member's index on the side where nothing can be; crowded ones step aside."""
     side = -1 if result.objectives.get(x) == "minimize" else 1
     placed: list[tuple[float, float]] = []
     for index, record in enumerate(result.front):
@@ -147,28 +148,11 @@ def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
                           ha="center", fontsize=8.5)  # fmt: skip
 
 
-def short_number(value: float) -> str:
-    """A count for people: 1234567 -> 1.23M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def metric_text(name: str, value: float) -> str:
-    """A metric's value as pictures and tables write it."""
-    if name == "accuracy":
-        return f"{value:.2f}%"
-    if name.endswith("_ms"):
-        return f"{value:.3g} ms"
-    return short_number(value)
-
-
 def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path: Path) -> Path:
-    """One strip per record, one cell per layer, coloured by candidate; the fastest on top.
+    """Draw one strip per record, one cell per layer, coloured by candidate; the fastest on top.
 
     The number on the left is the record's place in ``records``, which is the index to pick a
-    member of a front by. Stages stand apart. Without a latency the order stays.
+    member of a front by. A gap parts the stages. Without a latency the order stays.
     """
     order = sorted(range(len(records)), key=lambda i: records[i].metrics.get("latency_ms", 0.0))
     colours = colours_of(space)
@@ -176,9 +160,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     gap, height = 0.16, 0.34
     stages = [layer.stage - space.layers[0].stage for layer in space.layers]
     lefts = [index * cell + stage * gap for index, stage in enumerate(stages)]
-    names = [name for name in LABELS if any(name in record.metrics for record in records)]
-    shown = [name for name in names if name != "memory_mb"]
-    short = {"latency_ms": "latency", "macs": "MACs"}
+    shown = [name for name in known_metrics(records) if name not in UNDRAWN]
     right, text_width = lefts[-1] + cell, 0.95
     width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
     total = 1.3 + len(records) * height
@@ -189,7 +171,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     axes.set_ylim(total - 0.35, -0.35)
     axes.axis("off")
     for position, name in enumerate(shown):
-        axes.text(right + text_width * (position + 0.95), -0.12, short.get(name, name),
+        axes.text(right + text_width * (position + 0.95), -0.12, SHORT.get(name, name),
                   ha="right", fontsize=8, color="#666666")  # fmt: skip
     for row, index in enumerate(order):
         record, top = records[index], row * height
@@ -219,8 +201,8 @@ def _cell(
               fontsize=6.8, color=ink_on(colour))  # fmt: skip
 
 
-def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str = "") -> Path:
-    """Training curves: one mapping of metrics per epoch; ``epoch`` counts from 1 where given.
+def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Draw training curves: one mapping of metrics per epoch; ``epoch`` counts from 1 where given.
 
     Metrics with the same last word share a panel: ``loss`` with ``validation_loss``.
     """
@@ -240,6 +222,4 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str =
         _style(axes, "epoch", panel)
         if len(members) > 1:
             axes.legend(frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=11)
     return _save(figure, path)
