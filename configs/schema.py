@@ -20,8 +20,8 @@ class Data:
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
     name: str = "digits"
-    """`digits` (embedded, 8x8), `images` (files under `root`), or a data set name that timm
-    knows, such as `torch/cifar10` or `hfds/...`."""
+    """`digits` (embedded, 8x8), `images` (files under `root`), a registered source, or a data set
+    that timm knows, such as `torch/cifar10` or `hfds/...`."""
     root: str = ""
     """For `images`: a folder or tar of class folders, or a folder that holds `train` and `test`
     (or `val`), each a folder or a tar. For timm's data sets: where they are stored."""

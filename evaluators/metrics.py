@@ -103,6 +103,7 @@ class Metric:
         measure: Returns the value, or a mapping that holds it with companions of other names.
         write: A value for people, without the unit.
         error: The uncertainty of the value among an architecture's values, in its unit.
+        always: Whether every search measures it, asked for or not.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Metric:
     measure: Callable[[Subject], float | Values]
     write: Callable[[float], str] = "{:.4g}".format
     error: Callable[[Values], float | None] = lambda values: None
+    always: bool = False
 
     @property
     def title(self) -> str:
@@ -151,6 +153,7 @@ def register_metric(
     unit: str = "",
     write: Callable[[float], str] = "{:.4g}".format,
     error: Callable[[Values], float | None] = lambda values: None,
+    always: bool = False,
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -163,7 +166,9 @@ def register_metric(
     def register(
         measure: Callable[[Subject], float | Values],
     ) -> Callable[[Subject], float | Values]:
-        METRICS.register(name)(Metric(name, label, unit, direction, effort, measure, write, error))
+        METRICS.register(name)(
+            Metric(name, label, unit, direction, effort, measure, write, error, always)
+        )
         return measure
 
     return register
@@ -234,13 +239,22 @@ def latency_ms(subject: Subject) -> Values:
     return {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
 
 
-@register_metric("params", label="params", direction="minimize", effort=COUNTED, write=short_number)
+@register_metric(
+    "params",
+    label="params",
+    direction="minimize",
+    effort=COUNTED,
+    write=short_number,
+    always=True,
+)
 def params(subject: Subject) -> float:
     """Learnable numbers of the network as it is shipped."""
     return count_params(subject.deployed)
 
 
-@register_metric("macs", label="MACs", direction="minimize", effort=COUNTED, write=short_number)
+@register_metric(
+    "macs", label="MACs", direction="minimize", effort=COUNTED, write=short_number, always=True
+)
 def macs(subject: Subject) -> float:
     """Multiply-accumulates of one image."""
     return count_macs(subject.deployed, (1, *subject.image_shape))

@@ -138,7 +138,7 @@ def retrain(
     out: OutOption = None,
 ) -> None:
     """Train an architecture from scratch, test, export and register it."""
-    from experiments.picking import retrain_from_files
+    from experiments.retrain import retrain_from_files
 
     retrain_from_files(config, search, pick, architecture, seeds, list(set_ or ()), out)
 

@@ -13,7 +13,7 @@ from configs.differences import first_difference
 from evaluators import fingerprint, measure_in_order
 from evaluators.cascade import in_order
 from evaluators.fingerprint import Fingerprint
-from evaluators.metrics import EVALUATED, Subject
+from evaluators.metrics import EVALUATED, METRICS, Subject
 from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
@@ -22,8 +22,6 @@ from experiments.train import load_supernet
 from experiments.workspace import Workspace
 from search_space import Architecture
 from supernet import Supernet
-
-ALWAYS = ("params", "macs")  # they cost nothing, and people ask for them
 
 
 class SupernetEvaluator:
@@ -60,7 +58,7 @@ class SupernetEvaluator:
         """
         subject, goal = self._subject(architecture), goal_of(self.config)
         with torch_threads(self._threads()):
-            return measure_in_order(subject, {*ALWAYS, *goal.metrics}, goal.exceeded)
+            return measure_in_order(subject, self.metrics, goal.exceeded)
 
     def profile(self, architecture: Architecture) -> dict[str, float]:
         """Return all metrics of the goal that need no images, whatever the bounds."""
@@ -70,8 +68,13 @@ class SupernetEvaluator:
     @property
     def cheap_metrics(self) -> list[str]:
         """Names of the goal's metrics that need no images."""
-        metrics = in_order({*ALWAYS, *goal_of(self.config).metrics})
-        return [metric.name for metric in metrics if metric.effort < EVALUATED]
+        return [m.name for m in in_order(self.metrics) if m.effort < EVALUATED]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the goal's metrics, and of those that are always measured."""
+        always = [metric.name for metric in METRICS.values() if metric.always]
+        return [*always, *goal_of(self.config).metrics]
 
     def _subject(self, architecture: Architecture) -> Subject:
         network = self.supernet.extract(architecture)  # loads the plugins, and with them metrics

@@ -13,32 +13,31 @@ from configs import Config, UserError, find_config
 from configs.atomic import write_atomically
 from configs.documentation import field_documentation
 from configs.schema import Data
-from experiments.data.sources import open_sources
+from experiments.data.splits import open_images
 
 SAMPLED = 64  # images whose size is looked at
 SIZES = (32, 64, 96, 128, 160, 192, 224)  # input sizes that are suggested
 
 
 def write_config(images: Path, out: Path, preset: str) -> None:
-    """Copies a preset with the keys set that the images decide, and says what each key means.
+    """Copy a preset with the keys set that the images decide, and say what each key means.
 
     Raises:
         UserError: There are no images, or `out` exists.
     """
     if out.exists():
         raise UserError(f"{str(out)!r} exists; choose another name")
-    sources = open_sources(Data(name="images", root=str(images)), 32, 3, seed=0)
-    source = sources.train
-    indices = np.linspace(0, len(source.labels) - 1, SAMPLED).astype(int)
-    sides = [min(source.read(int(index)).size) for index in dict.fromkeys(indices.tolist())]
+    train, open_test = open_images(Data(name="images", root=str(images)), channels=3, seed=0)
+    indices = np.linspace(0, len(train.labels) - 1, SAMPLED).astype(int)
+    sides = [min(train.read(int(index)).size) for index in dict.fromkeys(indices.tolist())]
     side = int(np.median(sides))
     name = re.sub(r"[^\w.-]+", "-", out.stem).strip("-") or "mine"
-    count = len(source.labels) + len(sources.test.labels)
+    count = len(train.labels) + len(open_test().labels)
     values = {
         "name": (name, f"the work directory is runs/{name}"),
         "input_size": (suggested_size(side), f"median of the shorter sides: {side} pixels"),
         "in_channels": (3, "colour; 1 for grey images"),
-        "num_classes": (len(source.class_names), _few(source.class_names)),
+        "num_classes": (len(train.class_names), _few(train.class_names)),
         "root": (str(images), f"{count} images"),
         "limit": (0, "all images; a smaller number for a first try"),
     }
@@ -57,7 +56,7 @@ def write_config(images: Path, out: Path, preset: str) -> None:
 
 
 def set_values(text: str, values: dict[str, tuple[object, str]]) -> str:
-    """Replaces the first occurrence of each key's value, and says why behind it."""
+    """Replace the first occurrence of each key's value, and say why behind it."""
     for key, (value, why) in values.items():
         pattern = rf"^(\s*){key}:(?=[ \n])[^\n]*"
         text = re.sub(pattern, rf"\g<1>{key}: {value}  # {why}", text, count=1, flags=re.M)
@@ -65,7 +64,7 @@ def set_values(text: str, values: dict[str, tuple[object, str]]) -> str:
 
 
 def comment(text: str) -> str:
-    """Puts what the schema says above each key of a section that has no comment yet."""
+    """Put what the schema says above each key of a section that has no comment yet."""
     sections = typing.get_type_hints(Config)
     about = field_documentation(Config)
     lines = []
@@ -85,7 +84,7 @@ def comment(text: str) -> str:
 
 
 def suggested_size(side: int) -> int:
-    """The largest usual input size that is no larger than the images."""
+    """Return the largest usual input size that is no larger than the images."""
     return max((size for size in SIZES if size <= side), default=SIZES[0])
 
 

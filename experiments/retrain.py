@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from configs import Config, config_to_dict
+from configs import Config, UserError, config_to_dict
 from configs.atomic import write_atomically
 from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency
 from evaluators.accuracy import measure_accuracy
@@ -22,10 +22,20 @@ from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
 from experiments.evaluator import image_shape
 from experiments.export import export_onnx
+from experiments.reporting.front import pick, read_front
+from experiments.reporting.tables import comparison
+from experiments.settings import load_config
+from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
-from experiments.workspace import Workspace
-from search_space import Architecture, SearchSpace, build_network, save_architecture
+from experiments.workspace import Workspace, open_tracker, open_workspace
+from search_space import (
+    Architecture,
+    SearchSpace,
+    build_network,
+    named_architecture,
+    save_architecture,
+)
 from supernet import fit, save_weights, seed_everything
 
 if TYPE_CHECKING:
@@ -202,3 +212,54 @@ def _train_seed(
         run.artifact(curves)
         run.finish()
     return seed_folder, metrics
+
+
+def retrain_from_files(
+    config: str | None,
+    search: str | None,
+    pick_what: str,
+    architecture: str | None,
+    seeds: int | None,
+    overrides: list[str],
+    out: Path | None,
+) -> None:
+    """Retrain a member of a search's front, the architecture of a file, or a hand-made network.
+
+    Raises:
+        UserError: Neither or both are given, or what is named doesn't exist.
+    """
+    if (search is None) == (architecture is None):
+        raise UserError("give either --search RUN or --architecture FILE")
+    if seeds is not None:
+        overrides = [*overrides, f"retrain.seeds={seeds}"]
+    if search is not None:
+        directory = find_search(search)
+        settings = load_config(config or Workspace(directory).config, overrides)
+        record = pick(read_front(Workspace(directory).report), pick_what)
+        choices = record.architecture
+        name = f"front-{pick_what}" if pick_what.isdigit() else pick_what
+        out = out or directory
+    else:
+        assert architecture is not None
+        if config is None:
+            raise UserError("--architecture needs a CONFIG too: it says the data and the recipe")
+        settings, choices = _with_space_of(load_config(config, overrides), architecture)
+        file = Path(architecture)
+        # an architecture.yaml is better known by its folder
+        name = (file.resolve().parent if file.stem == "architecture" else file).stem
+        out = out or Path("runs") / f"{settings.name}-{name}"
+    # The configuration of a search stays what it was; the recipe is kept beside the network.
+    known = Workspace(out).config.exists()
+    workspace = Workspace(out) if known else open_workspace(settings, out)
+    with open_tracker(settings, workspace) as tracker:
+        retrained = retrain_architecture(settings, workspace, choices, name, tracker)
+    console.print(comparison([retrained]))
+    console.print(f"Ready to ship: {retrained.folder}", soft_wrap=True, highlight=False)
+
+
+def _with_space_of(config: Config, name: str) -> tuple[Config, Architecture]:
+    """Return the configuration with an architecture's space but its own images, and the choices."""
+    space, choices = named_architecture(name)
+    data = {key: getattr(config.space, key) for key in ("num_classes", "in_channels", "input_size")}
+    changed = dataclasses.replace(space.config, **data)
+    return dataclasses.replace(config, space=changed, plugins=space.plugins), choices

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from configs import Config
 from experiments.console import console
-from experiments.reporting.plots import metric_text
-from experiments.reporting.report import pick
+from experiments.reporting.front import pick
+from experiments.reporting.tables import comparison
 from experiments.retrain import Retrained, retrain_architecture
 from experiments.search import search_architectures
 from experiments.train import train_supernet
@@ -62,24 +59,3 @@ def all_convolution(space: SearchSpace) -> Architecture:
         )
         for layer in space.layers
     )
-
-
-def comparison(networks: list[Retrained]) -> Table:
-    """Retrained networks side by side."""
-    table = Table(title="Retrained from scratch", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("network")
-    for column in ("test accuracy (%)", "latency (ms)", "params", "MACs"):
-        table.add_column(column, justify="right")
-    for network in networks:
-        metrics = network.metrics
-        latency = f"{metrics['latency_ms']:.3f}" if "latency_ms" in metrics else "too noisy"
-        table.add_row(
-            network.name,
-            network.accuracy_text,
-            latency,
-            metric_text("params", metrics["params"]),
-            metric_text("macs", metrics["macs"]),
-        )
-    table.caption = "\n".join(f"{n.name}: {' '.join(n.architecture)}" for n in networks)
-    table.caption_justify = "left"
-    return table

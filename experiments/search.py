@@ -20,7 +20,8 @@ from evaluators.metrics import METRICS, describe_metric
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
 from experiments.evaluator import SupernetEvaluator, latency_fingerprint
-from experiments.reporting.report import front_table, write_report
+from experiments.reporting.report import write_report
+from experiments.reporting.tables import front_table
 from experiments.settings import goal_of
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search

@@ -13,7 +13,7 @@ from configs.loading import find_config, place_of
 from configs.registry import load_plugins
 from evaluators.metrics import METRICS
 from evaluators.runtimes import RUNTIMES
-from experiments.data.sources import check_source
+from experiments.data.splits import find_source
 from search.goal import Goal
 from search.samplers import SAMPLERS
 from search_space import SearchSpace
@@ -47,7 +47,7 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     with _placed(path, "search"):
         goal_of(config)
     with _placed(path, "data.name"):
-        check_source(config.data.name)
+        find_source(config.data.name)
     with _placed(path, "space"):
         SearchSpace(config.space, config.plugins)
     return config

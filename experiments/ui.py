@@ -29,12 +29,18 @@ def open_ui(
 ) -> None:
     """Serve the MLflow UI for a work directory or a store until Ctrl-C.
 
-    ``place`` is a work directory (``runs/NAME``) or a database URI; a tracking server has its own
-    UI, so for its URI the address is all that is said. What a work directory has in its journal and
-    not yet in its local store is uploaded first: a search whose server was away can be looked at
-    too. A busy port is replaced by the next free one.
+    What a work directory has in its journal and not yet in its local store is uploaded first: a
+    search whose server was away can be looked at too.
 
-    Raises `UserError` when there is nothing to show or the UI does not start.
+    Args:
+        place: A work directory (``runs/NAME``) or a database URI; a tracking server has its own
+            UI, so for its URI the address is all that is said.
+        port: The next free one is taken where it is busy.
+        host: Loopback unless said otherwise.
+        say: What prints a line for the user.
+
+    Raises:
+        UserError: There is nothing to show, or the UI does not start.
     """
     uri = _store_of(place, say)
     if uri.startswith(("http://", "https://")):
@@ -43,20 +49,20 @@ def open_ui(
     free = free_port(host, port)
     if free != port:
         say(f"Port {port} is taken; using {free}.")
-    server = start_server(uri, host, free)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server as Ctrl-C does
-    try:
-        _wait_until_healthy(server, f"http://{host}:{free}/health")
-        say(f"MLflow UI: http://{host}:{free}{_runs_page(uri)}  (Ctrl-C ends it)")
-        server.wait()
-    except KeyboardInterrupt:
-        say("")
-    finally:
-        stop_server(server)
+    with _start_server(uri, host, free) as server:  # waits for its end
+        try:
+            _wait_until_healthy(server, f"http://{host}:{free}/health")
+            say(f"MLflow UI: http://{host}:{free}{_runs_page(uri)}  (Ctrl-C ends it)")
+            server.wait()
+        except KeyboardInterrupt:
+            say("")
+        finally:
+            server.terminate()  # MLflow passes it on to its worker
 
 
 def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
-    """The URI of the store to show."""
+    """Return the URI of the store to show."""
     if "://" in str(place):
         check_uri(str(place))
         return str(place)
@@ -74,7 +80,7 @@ def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
 
 
 def _runs_page(uri: str) -> str:
-    """The path of the page with the runs, where the store has one experiment of ours."""
+    """Return the path of the page with the runs, where the store has one experiment of ours."""
     found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
     return f"/#/experiments/{found[0].experiment_id}/runs" if len(found) == 1 else ""
 
@@ -90,7 +96,11 @@ def _runs_that_exist(directory: Path) -> str:
 
 
 def free_port(host: str, first: int) -> int:
-    """The first port from ``first`` on that nobody listens on."""
+    """Return the first port from ``first`` on that nobody listens on.
+
+    Raises:
+        UserError: A hundred ports are taken.
+    """
     for port in range(first, min(first + 100, 65536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,33 +112,15 @@ def free_port(host: str, first: int) -> int:
     raise UserError(f"--port {first}: no free port from {first} to {first + 99} on {host}")
 
 
-def start_server(uri: str, host: str, port: int) -> subprocess.Popen[bytes]:
-    """MLflow's server with one worker and no job runners: 2 processes instead of 15."""
+def _start_server(uri: str, host: str, port: int) -> subprocess.Popen[bytes]:
+    """Start MLflow's server with one worker and no job runners: 2 processes instead of 15."""
     import_mlflow()  # for the environment it sets
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--timeout-graceful-shutdown 5"]  # seconds for open requests
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C comes to us, and we end the server with its worker
-    )
-
-
-def stop_server(server: subprocess.Popen[bytes]) -> None:
-    """End a server of `start_server` and its worker, at the latest after ten seconds."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, signal_number)
-        except ProcessLookupError:
-            break
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
-    server.wait()
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:

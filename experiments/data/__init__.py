@@ -1,1 +1,1 @@
-"""Images and their splits."""
+"""Images: sources, splits, preprocessing; kept in memory or read from disk."""

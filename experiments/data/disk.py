@@ -10,26 +10,19 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config
-from experiments.data.sources import Source
-from experiments.data.splits import Preprocessing
-
-
-def imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """timm's default mean and standard deviation; 0.5 for grey images."""
-    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-    return (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if channels == 3 else ((0.5,), (0.5,))
+from experiments.data.preprocessing import Preprocessing
+from experiments.data.registry import Images
 
 
 class DiskImages(torch.utils.data.Dataset):
-    """Some images of a source in a given order; timm's loader sets the transform.
+    """Some images in a given order; timm's loader sets the transform.
 
     Augmentation draws from generators seeded by (seed, epoch, index), so that an image is
     augmented alike whichever process decodes it and wherever a resumed run starts.
     """
 
-    def __init__(self, source: Source, indices: Sequence[int], seed: tuple[int, ...] = ()) -> None:
-        self.source, self.indices, self.seed = source, indices, seed
+    def __init__(self, images: Images, indices: Sequence[int], seed: tuple[int, ...] = ()) -> None:
+        self.images, self.indices, self.seed = images, indices, seed
         self.transform: Any = None
 
     def __len__(self) -> int:
@@ -42,7 +35,7 @@ class DiskImages(torch.utils.data.Dataset):
         if self.seed:
             number = np.random.SeedSequence((*self.seed, index)).generate_state(1)[0]
             seed_everything(int(number), 0)
-        return self.transform(self.source.read(index)), int(self.source.labels[index])
+        return self.transform(self.images.read(index)), int(self.images.labels[index])
 
 
 def _loader(
@@ -81,13 +74,13 @@ class EvaluationLoader:
     """The same batches at every iteration; `full` drops an incomplete last one of several."""
 
     def __init__(
-        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing,
+        self, images: Images, indices: Sequence[int], preprocessing: Preprocessing,
         config: Config, device: Any, full: bool,
     ) -> None:  # fmt: skip
         batch = config.evaluate.batch_size
         if full and len(indices) > batch:
             indices = indices[: len(indices) // batch * batch]
-        dataset = DiskImages(source, indices)
+        dataset = DiskImages(images, indices)
         self.loader = _loader(dataset, preprocessing, config, device, batch)
         self.device = device
 
@@ -99,10 +92,10 @@ class TrainingLoader:
     """Shuffled, augmented batches; an incomplete last one is dropped."""
 
     def __init__(
-        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, config: Config,
+        self, images: Images, indices: Sequence[int], preprocessing: Preprocessing, config: Config,
         device: Any, batch_size: int, rank: int, world_size: int,
     ) -> None:  # fmt: skip
-        self.source, self.indices, self.preprocessing = source, np.asarray(indices), preprocessing
+        self.images, self.indices, self.preprocessing = images, np.asarray(indices), preprocessing
         self.config, self.device, self.batch_size = config, device, batch_size
         self.rank, self.world_size = rank, world_size
         self.steps_per_epoch = len(indices) // (batch_size * world_size)
@@ -119,7 +112,7 @@ class TrainingLoader:
             "auto_augment": data.auto_augment or None,
             "color_jitter": None,
         }
-        dataset = DiskImages(self.source, chosen.tolist(), (seed, 3, epoch))
+        dataset = DiskImages(self.images, chosen.tolist(), (seed, 3, epoch))
         loader = _loader(
             dataset, self.preprocessing, self.config, self.device, self.batch_size, augmentation
         )

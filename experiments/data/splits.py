@@ -1,13 +1,12 @@
 """Images and their three splits: train, search-validation, test.
 
-Small images are decoded once and kept on the device, where batches are cut and augmented; large
-ones go through timm's loader. Either way a batch is a pure function of the seed and its number,
-and the test split is only read when it is asked for.
+Small images are kept in memory, large ones are read from disk. Either way a batch is a pure
+function of the seed and its number, and the test split is only read when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,21 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.schema import Config
-from experiments.data.sources import Source, open_sources
+from configs.registry import import_all, load_plugins
+from configs.schema import Config, Data
+from configs.suggestions import did_you_mean
+from experiments.data import sources
+from experiments.data.disk import EvaluationLoader, TrainingLoader
+from experiments.data.memory import MemoryImages, TrainingBatches, decode
+from experiments.data.preprocessing import (
+    Preprocessing,
+    channel_statistics,
+    colour_mode,
+    imagenet_statistics,
+)
+from experiments.data.registry import SOURCES, Images, Source
 
 EvaluationBatches = Iterable[tuple[Tensor, Tensor]]  # can be iterated again and again
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What happens to an image before the network sees it; shipped with the weights."""
-
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ class Splits:
     sizes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Which images are which: indices into `images`, and all of `tested`."""
+
+    images: Images
+    train: np.ndarray
+    calibration: np.ndarray  # some of the training images
+    validation: np.ndarray
+    tested: Images | None
+
+
 def load_splits(
     config: Config,
     device: torch.device | str,
@@ -54,7 +65,7 @@ def load_splits(
     rank: int = 0,
     world_size: int = 1,
 ) -> Splits:
-    """Reads the data of a configuration.
+    """Read the data of a configuration.
 
     The search-validation split is held out of the training images, stratified and seeded; so is
     the test split where the data has none of its own.
@@ -68,19 +79,20 @@ def load_splits(
         UserError: Files are missing, empty or unreadable, or the classes don't match the space.
     """
     space, data = config.space, config.data
-    sources = open_sources(data, space.input_size, space.in_channels, config.seed)
-    classes = sources.train.class_names
+    load_plugins(config.plugins)
+    images, open_test = open_images(data, space.in_channels, config.seed)
+    classes = images.class_names
     if len(classes) != space.num_classes:
         raise UserError(
-            f"space.num_classes: {space.num_classes} is not possible; {sources.train.origin} "
+            f"space.num_classes: {space.num_classes} is not possible; {images.origin} "
             f"has {len(classes)} classes"
         )
-    labels = sources.train.labels
-    kept = np.arange(len(labels))
+    kept = np.arange(len(images.labels))
     if data.limit and data.limit < len(kept):
-        kept, _ = stratified_split(kept, labels, len(kept) - data.limit, config.seed, "data.limit")
+        over = len(kept) - data.limit
+        kept, _ = stratified_split(kept, images.labels, over, config.seed, "data.limit")
     train, validation = stratified_split(
-        kept, labels, data.validation_fraction, config.seed, "data.validation_fraction"
+        kept, images.labels, data.validation_fraction, config.seed, "data.validation_fraction"
     )
     batch = batch_size or config.train.batch_size
     if len(train) < batch * world_size:
@@ -91,66 +103,57 @@ def load_splits(
         )
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
-    sizes = {"train": len(train), "validation": len(validation)}
+    tested = open_test() if test else None
+    parts = Parts(images, train, calibration, validation, tested)
 
-    tested: Sequence[int] = []
-    if test:
-        tested = range(len(sources.test.labels))
-        sizes["test"] = len(tested)
+    count = len(kept) + (len(tested.labels) if tested else 0)
+    megabytes = count * space.in_channels * space.input_size**2 / 2**20
+    load = _in_memory if megabytes <= data.memory_limit_mb else _from_disk
+    return load(parts, config, device, batch, rank, world_size)
 
-    size, channels = space.input_size, space.in_channels
-    megabytes = (len(kept) + len(tested)) * channels * size**2 / 2**20
-    evaluation_batch = config.evaluate.batch_size
-    if megabytes <= data.memory_limit_mb:
-        images = sources.train.decode(np.concatenate([train, validation]))
-        train_images, validation_images = images[: len(train)], images[len(train) :]
-        mean, std = channel_statistics(train_images)
-        preprocessing = Preprocessing(size, channels, mean, std)
-        position = {int(index): i for i, index in enumerate(train)}
 
-        def memory(images: Tensor, labels: np.ndarray) -> MemoryImages:
-            return MemoryImages(images, torch.from_numpy(labels), preprocessing, device)
+def find_source(name: str) -> Callable[[Data, str], Source]:
+    """Return the data source of a `data.name`.
 
-        train_set = memory(train_images, labels[train])
-        picked = torch.tensor([position[int(i)] for i in calibration])
-        return Splits(
-            train=TrainingBatches(train_set, batch, config, rank, world_size),
-            calibration=train_set.batches(evaluation_batch, picked, full=True),
-            validation=memory(validation_images, labels[validation]).batches(evaluation_batch),
-            test=memory(sources.test.decode(np.arange(len(tested))), sources.test.labels).batches(
-                evaluation_batch
-            )
-            if test
-            else None,
-            class_names=classes,
-            preprocessing=preprocessing,
-            sizes=sizes,
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    import_all(sources)
+    kind = "timm" if "/" in name else name
+    if kind not in SOURCES:
+        hint = did_you_mean(name, sorted(SOURCES))
+        raise UserError(
+            f"data.name: {name!r} is no data source; {hint} "
+            "(the name of a timm data set has a `/`, such as torch/cifar10)"
         )
+    return SOURCES[kind]
 
-    from experiments.data.disk import EvaluationLoader, TrainingLoader, imagenet_statistics
 
-    preprocessing = Preprocessing(size, channels, *imagenet_statistics(channels))
+def open_images(data: Data, channels: int, seed: int) -> tuple[Images, Callable[[], Images]]:
+    """Open the data of a configuration without decoding it.
 
-    def loader(source: Source, indices: Sequence[int], full: bool = False) -> EvaluationLoader:
-        return EvaluationLoader(source, indices, preprocessing, config, device, full)
+    Returns:
+        The training images, and what opens the test images; these are held out of the training
+        images where the source has none.
 
-    return Splits(
-        train=TrainingLoader(
-            sources.train, train.tolist(), preprocessing, config, device, batch, rank, world_size
-        ),
-        calibration=loader(sources.train, calibration.tolist(), full=True),
-        validation=loader(sources.train, validation.tolist()),
-        test=loader(sources.test, tested) if test else None,
-        class_names=classes,
-        preprocessing=preprocessing,
-        sizes=sizes,
-    )
+    Raises:
+        UserError: There is no such source, or a file is missing, empty or unreadable.
+    """
+    source = find_source(data.name)(data, colour_mode(channels))
+    train, open_test = source.train, source.test
+    if open_test is None:
+        everything = np.arange(len(train.labels))
+        rest, held = stratified_split(
+            everything, train.labels, data.test_fraction, seed, "data.test_fraction"
+        )
+        return _subset(train, rest), lambda: _subset(train, held)
+    return train, lambda: _of_equal_classes(open_test(), train)
 
 
 def stratified_split(
     indices: np.ndarray, labels: np.ndarray, held_out: float | int, seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two parts with equal shares of every class: (rest, held out).
+    """Return two parts with equal shares of every class: (rest, held out).
 
     Raises:
         UserError: Some class has too few images for that.
@@ -166,95 +169,86 @@ def stratified_split(
     return rest, held
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of uint8 (N, C, H, W) images per channel, on the scale 0-1."""
-    values = images.transpose(0, 1).flatten(1).double() / 255
-    mean, std = values.mean(1), values.std(1).clamp_min(1e-3)
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
-class MemoryImages:
-    """uint8 images on a device, normalised when a batch is cut."""
-
-    def __init__(
-        self, images: Tensor, labels: Tensor, preprocessing: Preprocessing, device: Any
-    ) -> None:
-        self.images, self.labels = images.to(device), labels.to(device)
-        shape = (1, preprocessing.channels, 1, 1)
-        self.mean = torch.tensor(preprocessing.mean, device=device).view(shape) * 255
-        self.std = torch.tensor(preprocessing.std, device=device).view(shape) * 255
-
-    def normalize(self, images: Tensor) -> Tensor:
-        images = (images.float() - self.mean) / self.std
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def batches(
-        self, batch_size: int, indices: Tensor | None = None, full: bool = False
-    ) -> MemoryBatches:
-        chosen = torch.arange(len(self.labels)) if indices is None else indices
-        return MemoryBatches(self, chosen, batch_size, full)
-
-
-@dataclass(frozen=True)
-class MemoryBatches:
-    """The same batches at every iteration; `full` drops an incomplete last one of several."""
-
-    source: MemoryImages
-    indices: Tensor
-    batch_size: int
-    full: bool
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in self.indices.split(self.batch_size):
-            if self.full and len(chosen) < self.batch_size < len(self.indices):
-                return
-            chosen = chosen.to(self.source.labels.device)
-            yield self.source.normalize(self.source.images[chosen]), self.source.labels[chosen]
-
-
-class TrainingBatches:
-    """Shuffled, augmented batches; an incomplete last one is dropped."""
-
-    def __init__(
-        self, source: MemoryImages, batch_size: int, config: Config, rank: int, world_size: int
-    ) -> None:
-        self.source, self.batch_size, self.seed = source, batch_size, config.seed
-        self.padding, self.flip = config.data.crop_padding, config.data.flip
-        self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch = len(source.labels) // (batch_size * world_size)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self.source.labels.device
-        order = np.random.default_rng((self.seed, 2, epoch)).permutation(len(self.source.labels))
-        for step in range(start, self.steps_per_epoch):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            chosen = torch.from_numpy(order[first : first + self.batch_size]).to(device)
-            rng = np.random.default_rng((self.seed, 3, epoch, step, self.rank))
-            images = self.source.normalize(self.source.images[chosen])
-            yield augment(images, rng, self.padding, self.flip), self.source.labels[chosen]
-
-
-def augment(images: Tensor, rng: np.random.Generator, padding: int, flip: bool) -> Tensor:
-    """Random crops after zero padding, and random flips, each image on its own."""
-    count, _, height, width = images.shape
-    device = images.device
-    if padding:
-        rows, columns = (
-            torch.from_numpy(rng.integers(0, 2 * padding + 1, count)).to(device) for _ in range(2)
-        )
-        padded = torch.nn.functional.pad(images, (padding,) * 4)
-        rows = (rows[:, None] + torch.arange(height, device=device))[:, :, None]
-        columns = (columns[:, None] + torch.arange(width, device=device))[:, None, :]
-        numbers = torch.arange(count, device=device)[:, None, None]
-        images = padded.permute(0, 2, 3, 1)[numbers, rows, columns].permute(0, 3, 1, 2)
-    if flip:
-        flipped = torch.from_numpy(rng.random(count) < 0.5).to(device)
-        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
 def describe(splits: Splits, config: Config) -> str:
-    """One line about the data, for people."""
+    """Return one line about the data, for people."""
     sizes = ", ".join(f"{count} {name}" for name, count in splits.sizes.items())
     origin = config.data.name if not config.data.root else Path(config.data.root).name
     return f"{origin}: {sizes} images in {len(splits.class_names)} classes"
+
+
+def _subset(images: Images, indices: np.ndarray) -> Images:
+    return Images(
+        images.origin,
+        images.labels[indices],
+        images.class_names,
+        lambda index: images.read(int(indices[index])),
+    )
+
+
+def _of_equal_classes(test: Images, train: Images) -> Images:
+    if test.class_names != train.class_names:
+        different = sorted(set(test.class_names) ^ set(train.class_names))
+        raise UserError(
+            f"{test.origin}: its classes differ from those of {train.origin}: "
+            f"{', '.join(map(str, different[:5]))}"
+        )
+    return test
+
+
+def _in_memory(
+    parts: Parts, config: Config, device: Any, batch: int, rank: int, world_size: int
+) -> Splits:
+    space, evaluation_batch = config.space, config.evaluate.batch_size
+    images, train, validation, tested = parts.images, parts.train, parts.validation, parts.tested
+    decoded = decode(images, np.concatenate([train, validation]), space.input_size)
+    train_images, validation_images = decoded[: len(train)], decoded[len(train) :]
+    statistics = channel_statistics(train_images)
+    preprocessing = Preprocessing(space.input_size, space.in_channels, *statistics)
+
+    def memory(pixels: Tensor, labels: np.ndarray) -> MemoryImages:
+        return MemoryImages(pixels, labels, preprocessing, device)
+
+    train_set = memory(train_images, images.labels[train])
+    position = {int(index): place for place, index in enumerate(train)}
+    picked = torch.tensor([position[int(index)] for index in parts.calibration])
+    test = None
+    if tested is not None:
+        pixels = decode(tested, range(len(tested.labels)), space.input_size)
+        test = memory(pixels, tested.labels).batches(evaluation_batch)
+    return Splits(
+        train=TrainingBatches(train_set, batch, config, rank, world_size),
+        calibration=train_set.batches(evaluation_batch, picked, full=True),
+        validation=memory(validation_images, images.labels[validation]).batches(evaluation_batch),
+        test=test,
+        class_names=images.class_names,
+        preprocessing=preprocessing,
+        sizes=_sizes(parts),
+    )
+
+
+def _from_disk(
+    parts: Parts, config: Config, device: Any, batch: int, rank: int, world_size: int
+) -> Splits:
+    space, images, tested = config.space, parts.images, parts.tested
+    statistics = imagenet_statistics(space.in_channels)
+    preprocessing = Preprocessing(space.input_size, space.in_channels, *statistics)
+
+    def loader(images: Images, indices: Sequence[int], full: bool = False) -> EvaluationLoader:
+        return EvaluationLoader(images, indices, preprocessing, config, device, full)
+
+    return Splits(
+        train=TrainingLoader(
+            images, parts.train.tolist(), preprocessing, config, device, batch, rank, world_size
+        ),
+        calibration=loader(images, parts.calibration.tolist(), full=True),
+        validation=loader(images, parts.validation.tolist()),
+        test=None if tested is None else loader(tested, range(len(tested.labels))),
+        class_names=images.class_names,
+        preprocessing=preprocessing,
+        sizes=_sizes(parts),
+    )
+
+
+def _sizes(parts: Parts) -> dict[str, int]:
+    sizes = {"train": len(parts.train), "validation": len(parts.validation)}
+    return sizes if parts.tested is None else {**sizes, "test": len(parts.tested.labels)}

@@ -1,1 +1,1 @@
-"""What a search leaves for people: tables, plots, pages."""
+"""What a search leaves for people: reading and picking from a front, tables, plots, pages."""

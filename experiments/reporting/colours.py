@@ -1,8 +1,8 @@
 """One colour per candidate, the same in every picture, page and table.
 
 An operator family has a hue from Okabe and Ito's palette, which people with any kind of colour
-vision tell apart; a larger kernel is darker. Pictures also write the names: colour never stands
-alone.
+vision tell apart; a larger kernel is darker. Pictures also write the names, so that
+colour is never the only sign.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OTHERS: tuple[Colour, ...] = (  # Paul Tol's muted scheme, for operators of one'
 
 
 def colours_of(space: ChoiceSpace) -> dict[str, str]:
-    """Candidate name -> ``#rrggbb``, in the order in which the layers name them first."""
+    """Return candidate name -> ``#rrggbb``, in the order in which the layers name them first."""
     colours: dict[str, str] = {}
     for name in dict.fromkeys(name for layer in space.layers for name in layer.candidates):
         colour = _shade(*_family_and_kernel(name, space))
@@ -48,13 +48,13 @@ def colours_of(space: ChoiceSpace) -> dict[str, str]:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever has the higher contrast on ``colour`` (WCAG 2 luminance)."""
+    """Return black or white, whichever has the higher contrast on ``colour`` (WCAG 2 luminance)."""
     red, green, blue = ((int(colour[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
 
 
 def _family_and_kernel(name: str, space: ChoiceSpace) -> tuple[str, int | None]:
-    """From the configuration where there is one, else from the name: ``inv7`` is involution, 7."""
+    """Return both from the configuration, else from the name: ``inv7`` is involution, 7."""
     if isinstance(space, SearchSpace):
         options = space.config.candidates.get(name, {})
         kernel = options.get("kernel_size")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.atomic import write_atomically
+from evaluators.metrics import METRICS, describe_metric, short_number
 from experiments.reporting.colours import colours_of, ink_on
+from experiments.reporting.front import cost_of
 from search.trials import SearchResult, TrialRecord
 from search_space import ChoiceSpace
 
@@ -19,13 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELS = {
-    "accuracy": "accuracy (%)",
-    "latency_ms": "latency (ms)",
-    "params": "parameters",
-    "macs": "MACs",
-    "memory_mb": "memory (MB)",
-}
 FRONT, OTHER, INFEASIBLE = "#d55e00", "#9a9a9a", "#c4c4c4"
 
 
@@ -48,18 +43,18 @@ def _save(figure: Figure, path: Path) -> Path:
 def _style(axes: Axes, x: str, y: str) -> None:
     from matplotlib.ticker import EngFormatter
 
-    axes.set_xlabel(LABELS.get(x, x))
-    axes.set_ylabel(LABELS.get(y, y))
+    axes.set_xlabel(describe_metric(x).title)
+    axes.set_ylabel(describe_metric(y).title)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     for name, axis in ((x, axes.xaxis), (y, axes.yaxis)):
-        if name in ("params", "macs"):
+        if describe_metric(name).write is short_number:
             axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def front_axes(objectives: Mapping[str, str]) -> tuple[str, str]:
-    """Which metrics to draw: the first that is minimised against the first that is maximised.
+    """Return the metrics to draw: the first that is minimised, the first that is maximised.
 
     Where all objectives point one way, the second against the first; a single one against the
     trial's number, called ``number``.
@@ -82,12 +77,12 @@ def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float,
 
 
 def plot_front(result: SearchResult, path: Path) -> Path:
-    """All trials, and the front on top with the index of each member (see `front_axes`).
+    """Draw all trials, and the front on top with the index of each member (see `front_axes`).
 
     Infeasible trials that were never evaluated in full are ticks on the axis of what is known of
     them; dashed lines are the bounds.
     """
-    x, y = front_axes(result.objectives)
+    x, y = front_axes(result.goal.objectives)
     figure = _figure(7.2, 4.6)
     axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
@@ -103,10 +98,12 @@ def plot_front(result: SearchResult, path: Path) -> Path:
         axes.plot(known, [0.012] * len(known), "|", color=OTHER, markersize=9, clip_on=False,
                   transform=axes.get_xaxis_transform(), label=label)  # fmt: skip
     _draw_front(axes, result, x, y)
-    if x in result.constraints:
-        axes.axvline(result.constraints[x], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
-    if y in result.constraints:
-        axes.axhline(result.constraints[y], color="#555555", linewidth=1, linestyle=(0, (4, 3)))
+    bounds = result.goal.bounds
+    dashed: dict[str, Any] = {"color": "#555555", "lw": 1, "ls": (0, (4, 3))}
+    if x in bounds:
+        axes.axvline(bounds[x], **dashed)
+    if y in bounds:
+        axes.axhline(bounds[y], **dashed)
     _style(axes, x, y)
     axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.04))
     figure.draw_without_rendering()  # fixes the scale
@@ -120,21 +117,21 @@ def _scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) 
 
 
 def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
-    """The front's members, numbered; joined by steps where the picture shows every objective."""
+    """Draw the front's members, joined by steps where the picture shows every objective."""
     members = sorted(_points(result.front, x, y))
     if not members:
         return
     xs, ys = zip(*members)
-    if len(result.objectives) == 2:
-        steps = "steps-post" if result.objectives.get(x) == "minimize" else "steps-pre"
+    if len(result.goal.objectives) == 2:
+        steps = "steps-post" if result.goal.objectives.get(x) == "minimize" else "steps-pre"
         axes.plot(xs, ys, color=FRONT, linewidth=1.4, alpha=0.7, drawstyle=steps, zorder=2)
     axes.scatter(xs, ys, s=52, color=FRONT, edgecolors="white", linewidths=1, zorder=3,
                  label=f"front ({len(members)})")  # fmt: skip
 
 
 def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
-    """The index beside each member, on the side where nothing can lie; crowded ones step aside."""
-    side = -1 if result.objectives.get(x) == "minimize" else 1
+    """Write each member's index on the side where nothing can be; crowded ones step aside."""
+    side = -1 if result.goal.objectives.get(x) == "minimize" else 1
     placed: list[tuple[float, float]] = []
     for index, record in enumerate(result.front):
         for point in _points([record], x, y):
@@ -147,38 +144,21 @@ def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
                           ha="center", fontsize=8.5)  # fmt: skip
 
 
-def short_number(value: float) -> str:
-    """A count for people: 1234567 -> 1.23M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def metric_text(name: str, value: float) -> str:
-    """A metric's value as pictures and tables write it."""
-    if name == "accuracy":
-        return f"{value:.2f}%"
-    if name.endswith("_ms"):
-        return f"{value:.3g} ms"
-    return short_number(value)
-
-
 def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path: Path) -> Path:
-    """One strip per record, one cell per layer, coloured by candidate; the fastest on top.
+    """Draw one strip per record, one cell per layer, coloured by candidate; the cheapest on top.
 
     The number on the left is the record's place in ``records``, which is the index to pick a
-    member of a front by. Stages stand apart. Without a latency the order stays.
+    member of a front by. A gap parts the stages. Without a common cost the order stays.
     """
-    order = sorted(range(len(records)), key=lambda i: records[i].metrics.get("latency_ms", 0.0))
+    cost, order = cost_of(records), list(range(len(records)))
+    if cost is not None:
+        order.sort(key=lambda index: records[index].metrics[cost])
     colours = colours_of(space)
     cell = max(0.36, 0.095 * max(map(len, colours)))
     gap, height = 0.16, 0.34
     stages = [layer.stage - space.layers[0].stage for layer in space.layers]
     lefts = [index * cell + stage * gap for index, stage in enumerate(stages)]
-    names = [name for name in LABELS if any(name in record.metrics for record in records)]
-    shown = [name for name in names if name != "memory_mb"]
-    short = {"latency_ms": "latency", "macs": "MACs"}
+    shown = [m for m in METRICS.values() if any(m.name in record.metrics for record in records)]
     right, text_width = lefts[-1] + cell, 0.95
     width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
     total = 1.3 + len(records) * height
@@ -188,18 +168,18 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     axes.set_xlim(-0.7, max(width, 4.0) - 0.7)
     axes.set_ylim(total - 0.35, -0.35)
     axes.axis("off")
-    for position, name in enumerate(shown):
-        axes.text(right + text_width * (position + 0.95), -0.12, short.get(name, name),
+    for position, metric in enumerate(shown):
+        axes.text(right + text_width * (position + 0.95), -0.12, metric.label,
                   ha="right", fontsize=8, color="#666666")  # fmt: skip
     for row, index in enumerate(order):
         record, top = records[index], row * height
         axes.text(-0.18, top + height / 2, str(index), ha="right", va="center", fontsize=9)
         for left, name in zip(lefts, record.architecture):
             _cell(axes, left, top, cell - 0.03, height - 0.05, name, colours[name])
-        for position, name in enumerate(shown):
-            if name in record.metrics:
+        for position, metric in enumerate(shown):
+            if metric.name in record.metrics:
                 axes.text(right + text_width * (position + 0.95), top + height / 2,
-                          metric_text(name, record.metrics[name]), ha="right", va="center",
+                          metric.text(record.metrics[metric.name]), ha="right", va="center",
                           fontsize=8.5)  # fmt: skip
     below = len(records) * height
     for position, (name, colour) in enumerate(colours.items()):
@@ -219,8 +199,8 @@ def _cell(
               fontsize=6.8, color=ink_on(colour))  # fmt: skip
 
 
-def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str = "") -> Path:
-    """Training curves: one mapping of metrics per epoch; ``epoch`` counts from 1 where given.
+def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Draw training curves: one mapping of metrics per epoch; ``epoch`` counts from 1 where given.
 
     Metrics with the same last word share a panel: ``loss`` with ``validation_loss``.
     """
@@ -240,6 +220,4 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path, title: str =
         _style(axes, "epoch", panel)
         if len(members) > 1:
             axes.legend(frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=11)
     return _save(figure, path)

@@ -12,7 +12,6 @@ upload ended. Three files share the work directory with the study and the checkp
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -24,13 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from configs.atomic import write_atomically
 
 Event = dict[str, Any]
 
 
 def redact(text: str) -> str:
-    """``scheme://user:password@host`` without the user and the password."""
+    """Return ``scheme://user:password@host`` without the user and the password."""
     return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
@@ -68,7 +69,7 @@ class Journal:
                 stream.write(line.encode())
 
     def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
-        """Each complete event from byte ``offset`` on, with the byte where the next one starts."""
+        """Yield each complete event from byte ``offset`` on, with the byte where the next is."""
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
@@ -84,7 +85,7 @@ class Journal:
                 yield event, offset
 
     def keep(self, path: Path, run: str, folder: str) -> str:
-        """Where an artifact will be found at the time of the upload, relative to the directory.
+        """Return where an artifact will be at the time of the upload, relative to the directory.
 
         What lies in the work directory stays where it is; anything else is copied.
         """
@@ -99,13 +100,17 @@ class Journal:
         return str(target.relative_to(self.directory))
 
     def uploaded(self, store: str) -> int:
-        """The byte up to which ``store`` has everything; 0 for a store not seen before."""
+        """Return the byte up to which ``store`` has everything; 0 for a store not seen before."""
         return int(self._state_of_stores().get(store, {}).get("offset", 0))
 
     def mark_uploaded(self, store: str, offset: int, run_id: str) -> None:
         """Remember that ``store`` has everything before byte ``offset``, under ``run_id``."""
         state = {**self._state_of_stores(), store: {"offset": offset, "run_id": run_id}}
         write_atomically(self._state, json.dumps(state))
+
+    def is_of(self, run_id: str) -> bool:
+        """Return whether some store knows the parent run of this directory under an MLflow id."""
+        return run_id in {store.get("run_id") for store in self._state_of_stores().values()}
 
     def _state_of_stores(self) -> dict[str, dict[str, Any]]:
         try:
@@ -115,12 +120,15 @@ class Journal:
 
     @contextmanager
     def uploading(self) -> Iterator[bool]:
-        """Whether this process may upload now: at most one does, or runs would appear twice."""
+        """Yield whether this process may upload now: at most one does, or runs appear twice."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / ".tracking.lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
+        lock = FileLock(self.directory / ".tracking.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
             yield True
+        finally:
+            lock.release()

@@ -36,7 +36,11 @@ class Registered:
 
 
 def check_model_name(name: str) -> None:
-    """Raise `UserError` for a name that the registry or a ``models:/NAME@champion`` URI refuses."""
+    """Check that the registry and a ``models:/NAME@champion`` URI take a name.
+
+    Raises:
+        UserError: They don't.
+    """
     if not re.fullmatch(r"[\w.\- ]+", name):
         raise UserError(
             f"tracking.model_name: {name!r} should be letters, digits, '_', '-', '.' and spaces"
@@ -44,7 +48,11 @@ def check_model_name(name: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `UserError` for a folder that lacks what every version must have."""
+    """Check that a folder has what every version must have.
+
+    Raises:
+        UserError: A file is missing; the message names it.
+    """
     missing = [file for file in NEEDED if not (folder / file).is_file()]
     if missing:
         raise UserError(f"{folder}: {' and '.join(missing)} missing; cannot be registered")
@@ -64,7 +72,8 @@ def register_folder(
     networks found under different latency limits belong under different names, or the larger
     limit wins.
 
-    Raises `UserError` when ``folder`` lacks the architecture or the weights.
+    Raises:
+        UserError: ``folder`` lacks the architecture or the weights.
     """
     check_model_name(name)
     check_folder(folder)
@@ -105,7 +114,7 @@ def _create_model(client: Any, name: str) -> None:
 
 
 def find_champion(client: Any, name: str) -> Any | None:
-    """The model version with the alias ``champion``, or None."""
+    """Return the model version with the alias ``champion``, or None."""
     aliases = client.get_registered_model(name).aliases
     if CHAMPION not in aliases:
         return None

@@ -20,7 +20,7 @@ LONGEST_VALUE = 5000  # characters of a parameter or a tag; MLflow refuses more 
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as MLflow parameters: ``{"search": {"trials": 9}}`` -> search.trials.
+    """Return a nested configuration as MLflow parameters, such as ``{"search.trials": "9"}``.
 
     Lists of mappings get an index (``stages.0.width``), other values are written as JSON; passwords
     in URLs are left out, very long values are cut.
@@ -48,7 +48,7 @@ def _text(value: Any) -> str:
 
 
 def code_version() -> dict[str, str]:
-    """Which code runs: package version, Python and torch versions, and the git commit, if any.
+    """Return which code runs: versions of Evolute, Python and torch, and the git commit, if any.
 
     ``git.commit`` and ``git.dirty`` are there only when this very file is under version control,
     and not when it was installed into an environment that lies in somebody else's checkout.
@@ -66,7 +66,7 @@ def code_version() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """What git prints, or nothing where there is no git, no repository or no answer."""
+    """Return what git prints, or nothing where there is no git, no repository or no answer."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -26,12 +26,16 @@ METRICS_PER_BATCH, PARAMS_PER_BATCH = 800, 100  # MLflow's limits are 1000 in al
 
 
 def local_uri(directory: Path) -> str:
-    """The default store of a work directory: an SQLite file in it."""
+    """Return the default store of a work directory: an SQLite file in it."""
     return f"sqlite:///{directory.resolve() / 'mlflow.db'}"
 
 
 def check_uri(uri: str) -> None:
-    """Raise `UserError` for a tracking URI that no store can be opened with."""
+    """Check a tracking URI.
+
+    Raises:
+        UserError: No store can be opened with it.
+    """
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme not in SCHEMES:
         raise UserError(
@@ -42,7 +46,7 @@ def check_uri(uri: str) -> None:
 
 
 def import_mlflow() -> Any:
-    """MLflow, set up for a program that keeps its own copy and its own patience.
+    """Import MLflow, set up for a program that keeps its own copy and its own patience.
 
     MLflow's defaults block one call to a dead server for four minutes, report usage, and print.
     """
@@ -60,7 +64,7 @@ def import_mlflow() -> Any:
 
 
 def open_client(uri: str) -> Any:
-    """An ``MlflowClient`` for tracking and registry on one store."""
+    """Return an ``MlflowClient`` for tracking and registry on one store."""
     mlflow = import_mlflow()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,7 @@ def open_client(uri: str) -> Any:
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
-    """The id of the experiment ``name``; artifacts of an SQLite store lie beside the database."""
+    """Return an experiment's id; artifacts of an SQLite store are kept beside the database."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
@@ -85,7 +89,11 @@ class Store:
     """One MLflow experiment, and the runs in it that belong to one journal."""
 
     def __init__(self, uri: str, experiment: str, root: str) -> None:
-        """Connect; ``root`` is our id of the parent run. Raises what MLflow raises."""
+        """Connect; ``root`` is our id of the parent run.
+
+        Raises:
+            MlflowException: The store can't be reached.
+        """
         self.client = open_client(uri)
         self.experiment_id = _experiment_id(self.client, uri, experiment)
         self.root = root
@@ -93,7 +101,7 @@ class Store:
         self.registered: dict[str, Registered] = {}
 
     def _find_runs(self) -> dict[str, str]:
-        """Our run ids to MLflow's, for every run of this journal that the store has already."""
+        """Return our run id -> MLflow's, for every run of this journal that the store has."""
         runs: dict[str, str] = {}
         token = None
         while True:
@@ -112,7 +120,10 @@ class Store:
         """Bring ``events`` into the store, with one write for all that is logged to a run.
 
         What the store refuses for good (a parameter changed, a run deleted) is reported and left
-        out. Raises what MLflow raises when the store cannot be reached.
+        out.
+
+        Raises:
+            MlflowException: The store can't be reached.
         """
         logged: dict[str, list[Event]] = {}
         for event in events:

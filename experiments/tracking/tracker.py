@@ -19,7 +19,6 @@ One work directory is one parent run: tracking a directory again continues its r
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import math
 import time
@@ -47,7 +46,7 @@ class Run:
     def __init__(self, tracker: Tracker, run_id: str) -> None:
         self._tracker = tracker
         self.run_id = run_id
-        """Our own id, known at once; MLflow's is `mlflow_id`."""
+        """Our own id, known at once; MLflow's run has it as the tag ``evolute.run``."""
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, nested or flat. MLflow never changes one: a new value becomes a tag."""
@@ -86,17 +85,19 @@ class Run:
         write_atomically(path, content)
         self.artifact(path, str(Path(name).parent) if "/" in name else "")
 
-    def dict(self, name: str, content: Any) -> None:
-        """Attach ``content`` as the JSON file ``name``."""
-        self.text(name, json.dumps(content, indent=1))
-
     def register(
         self, folder: Path, name: str, metrics: Mapping[str, float], timeout: float = 60.0
     ) -> Registered | None:
         """Register the model files of ``folder`` as a version of model ``name``.
 
-        See `experiments.tracking.model_registry.register_folder`. Returns None when the store has
-        not answered within ``timeout`` seconds: the version appears when the journal is uploaded.
+        See `experiments.tracking.model_registry.register_folder`.
+
+        Returns:
+            The version; None when the store has not answered within ``timeout`` seconds, in which
+            case it appears when the journal is uploaded.
+
+        Raises:
+            UserError: The folder lacks a file, or the name can't be registered.
         """
         check_folder(folder)
         check_model_name(name)
@@ -105,10 +106,6 @@ class Run:
         self._append("register", path=kept, name=name, metrics=finite)
         self._tracker.flush(timeout)
         return self._tracker.registered(self.run_id)
-
-    def mlflow_id(self, timeout: float = 0.0) -> str | None:
-        """MLflow's id of this run, or None when the store has not created it by then."""
-        return self._tracker.find_mlflow_id(self.run_id, timeout)
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Does nothing the second time."""
@@ -136,8 +133,10 @@ class Tracker(Run):
     """The parent run of a work directory, and the thread that uploads it.
 
     ``uri`` is any MLflow tracking URI; None or "" is ``directory/mlflow.db`` with the artifacts in
-    ``directory/mlartifacts``. Raises `UserError` for a URI that no store can have; a server that
-    does not answer is no error.
+    ``directory/mlartifacts``.
+
+    Raises:
+        UserError: No store can have the URI. A server that does not answer is no error.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class Tracker(Run):
         self.params(params)
 
     def _read_journal(self) -> str | None:
-        """Learn what earlier processes tracked here; the id of the parent run, if there is one."""
+        """Learn what earlier processes tracked here; return the parent run's id, if any."""
         root = None
         for event, _ in self.journal.read():
             run = event["run"]
@@ -209,7 +208,7 @@ class Tracker(Run):
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A child run; ``kind`` is ``supernet``, ``trial`` or ``retrain``.
+        """Begin a child run; ``kind`` is ``supernet``, ``trial`` or ``retrain``.
 
         A child is known by its name: asking for it again, also after a restart, continues it.
         """
@@ -229,21 +228,15 @@ class Tracker(Run):
         return run
 
     def has_finished(self, name: str) -> bool:
-        """Whether the child ``name`` was finished, by this process or an earlier one."""
+        """Return whether the child ``name`` was finished, by this process or an earlier one."""
         return self._names.get(name) in self.finished
 
-    def find_mlflow_id(self, run_id: str, timeout: float) -> str | None:
-        """MLflow's id for one of our run ids, waiting up to ``timeout`` seconds for it."""
-        if run_id not in self._uploader.run_ids and timeout > 0:
-            self.flush(timeout)
-        return self._uploader.run_ids.get(run_id)
-
     def registered(self, run_id: str) -> Registered | None:
-        """The model version registered from a run, once the store has it."""
+        """Return the model version registered from a run, once the store has it."""
         return self._uploader.registered.get(run_id)
 
     def flush(self, timeout: float = 60.0) -> bool:
-        """Wait until the store has everything; False when it does not answer in time (seconds)."""
+        """Wait until the store has everything; return False when it takes longer (seconds)."""
         return self._uploader.flush(timeout)
 
     def finish(self, status: str = "FINISHED", timeout: float = 60.0) -> None:

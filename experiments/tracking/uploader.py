@@ -20,12 +20,12 @@ LONGEST_PAUSE = 60.0  # seconds between two tries at a dead server
 
 
 def store_name(uri: str | None) -> str:
-    """How the journal's state names a store: never with a password, and movable when local."""
+    """Return the store's name in the journal's state: without a password, movable when local."""
     return redact(uri) if uri else "local"
 
 
 def upload_pending(journal: Journal, store: Store, name: str) -> bool:
-    """Bring up to `EVENTS_PER_PASS` events into the store; whether there were any."""
+    """Bring up to `EVENTS_PER_PASS` events into the store; return whether there were any."""
     offset = journal.uploaded(name)
     if store.root not in store.runs or offset > journal.size:
         offset = 0  # a new or emptied store, or a new journal: everything from the beginning
@@ -51,7 +51,6 @@ class Uploader(threading.Thread):
         self.uri = uri or local_uri(journal.directory)
         self.experiment = experiment
         self.root = root
-        self.run_ids: dict[str, str] = {}
         self.registered: dict[str, Registered] = {}
         self._failures = 0
         self._away = False
@@ -76,7 +75,7 @@ class Uploader(threading.Thread):
 
     def _upload_as_it_comes(self) -> None:
         store = Store(self.uri, self.experiment, self.root)
-        self.run_ids, self.registered = store.runs, store.registered
+        self.registered = store.registered
         while not self._closing.is_set():
             self._wake.clear()
             if upload_pending(self.journal, store, self.name_of_store):
@@ -107,12 +106,12 @@ class Uploader(threading.Thread):
         return f"evolute sync {self.journal.directory}{uri}"
 
     def notify(self) -> None:
-        """There is something new, or a reason to try again at once."""
+        """Say that there is something new to upload."""
         if not self._away:
             self._wake.set()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that is in the journal now is in the store; whether it is.
+        """Wait until all that is in the journal now is in the store; return whether it is.
 
         Returns after ``timeout`` seconds at the latest, and at once when a try fails.
         """
@@ -135,11 +134,19 @@ class Uploader(threading.Thread):
 
 
 def upload(directory: Path, uri: str | None = None) -> int:
-    """Bring everything in the journal of ``directory`` into a store; the number of events.
+    """Bring everything in the journal of ``directory`` into a store.
 
-    ``uri`` defaults to the store the directory was last tracked with. Can be repeated, and can
-    bring the same run into several stores. Raises `UserError` when there is no journal, when
-    another process uploads it now, or when the store cannot be reached.
+    Can be repeated, and can bring the same run into several stores.
+
+    Args:
+        uri: Default is the store that the directory was last tracked with.
+
+    Returns:
+        The number of events.
+
+    Raises:
+        UserError: There is no journal, another process uploads it now, or the store can't be
+            reached.
     """
     journal = Journal(directory)
     roots = [event for event, _ in journal.read() if "experiment" in event]

@@ -76,13 +76,6 @@ def test_minimal_file(tmp_path) -> None:
         ("train:\n  epochs: 3", "data: {name: images}", ["data.root", "images", "folder"]),
         ("train:\n  epochs: 3", "data: {validation_fraction: 1.5}",
          ["data.validation_fraction", "1.5", "between 0 and 1"]),
-        ("train:\n  epochs: 3", "search: {objectives: {acuracy: maximize}}",
-         [":9:", "search.objectives.acuracy", "accuracy"]),
-        ("train:\n  epochs: 3", "search: {constraints: {accuracy: 90}}",
-         ["search.constraints", "upper bound"]),
-        ("train:\n  epochs: 3", "search: {constraints: {latency_ms: -1}}",
-         ["search.constraints", "-1", "positive"]),
-        ("train:\n  epochs: 3", "search: {sampler: nsga3}", ["search.sampler", "'nsga3'", "nsga2"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path, old: str, new: str, expected: list[str]) -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 from spaces import small_config, space_values
 
 from configs import Config, UserError
-from experiments.data.splits import Splits, augment, channel_statistics, describe, load_splits
+from experiments.data.memory import augment
+from experiments.data.preprocessing import channel_statistics
+from experiments.data.splits import Splits, describe, load_splits
 from supernet import seed_everything
 
 CLASSES = ("cat", "dog", "owl", "yak")
@@ -381,9 +383,61 @@ def test_more_processes_than_images(tmp_path) -> None:
         load_splits(config, "cpu", rank=0, world_size=4)
 
 
-def test_unknown_data_set() -> None:
-    for name in ("torch/nothing", "nothing"):
-        assert repr(name) in refusal(config_for(name=name))
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("torch/nothing", "can't be opened"),
+        ("imagse", "did you mean 'images'?"),
+        ("nothing", "known: digits, images"),
+    ],
+)
+def test_unknown_data_set(name: str, expected: str) -> None:
+    message = refusal(config_for(name=name))
+    assert message.startswith(f"data.name: {name!r}") and expected in message
+
+
+STRIPES = """
+import numpy as np
+from PIL import Image
+from experiments.data.registry import Images, Source, register_source
+
+def read(index):
+    pixels = np.full((8, 8), 200, np.uint8)
+    stripes = pixels if index % 2 else pixels.T
+    stripes[::2] = index
+    return Image.fromarray(pixels)
+
+@register_source("stripes")
+def stripes(data, mode):
+    labels = np.arange(60) % 2
+    images = Images("stripes", labels, ["down", "across"], lambda i: read(i).convert(mode))
+    return Source(images, TEST)
+"""
+
+
+@both_paths
+@pytest.mark.parametrize("tested", [None, 10])
+def test_a_source_of_ones_own(tmp_path, path: str, tested: int | None) -> None:
+    test = f"lambda: Images('more', labels[:{tested}], images.class_names, images.read)"
+    file = tmp_path / "stripes.py"
+    file.write_text(STRIPES.replace("TEST", test if tested else "None"))
+    config = small_config(
+        plugins=[str(file)],
+        space={**space_values(), "num_classes": 2},
+        train={"batch_size": 8},
+        data={"name": "stripes", "loading_workers": 0, **PATHS[path]},
+    )
+    splits = load_splits(config, "cpu", test=True)
+    assert splits.class_names == ["down", "across"]
+    if tested:
+        assert splits.sizes == {"train": 48, "validation": 12, "test": tested}
+    else:  # held out
+        assert splits.sizes == {"train": 38, "validation": 10, "test": 12}
+    assert next(splits.train.epoch(0))[0].shape == (8, 1, 8, 8)
+    for batches in (splits.validation, splits.test):
+        for images, labels in batches:
+            down = (images[:, 0, 0] == images[:, 0, 1]).all(1)  # rows that are all alike
+            assert down.tolist() == (labels == 0).tolist()
 
 
 def test_the_test_split_is_not_opened_unless_asked_for(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""The report of a search: picking from a front, pictures, the page, the tables and the folders."""
+"""The report of a search: pictures, the page, the tables and the folders."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.pages import front_html
 from experiments.reporting.plots import front_axes, plot_architectures, plot_curves, plot_front
-from experiments.reporting.report import front_table, pick, write_report
-from search.trials import SearchResult, TrialRecord, pareto_front
+from experiments.reporting.report import write_report
+from experiments.reporting.tables import front_table
+from search.goal import Goal
+from search.trials import SearchResult, TrialRecord
 from search_space import ChoiceSpace, SearchSpace, load_architecture
 
-OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
+GOAL = Goal({"accuracy": "maximize", "latency_ms": "minimize"}, {"latency_ms": 1.7})
 NASTY = "</script><script>document.title='taken'</script>&\u2028"
 
 
@@ -51,9 +52,9 @@ def result(space):
         trials.append(TrialRecord(number, architecture, metrics, "complete", "", 0.5))
     failed = {"params": float("nan")}
     trials.append(TrialRecord(40, space.sample(rng), failed, "failed", NASTY))
-    front = pareto_front(trials, OBJECTIVES)
+    front = GOAL.front(trials)
     assert len(front) >= 3
-    return SearchResult(trials, front, OBJECTIVES, {"latency_ms": 1.7}, "digits", None)
+    return SearchResult(trials, front, GOAL, "digits", None)
 
 
 def png_size(path) -> tuple[int, int]:
@@ -69,41 +70,6 @@ def page_data(path) -> dict:
         r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL
     )
     return json.loads(found.group(1))
-
-
-def test_the_knee_is_farthest_above_the_line_whatever_the_units():
-    front = [
-        record(0, accuracy=96.0, latency_ms=5.0),
-        record(1, accuracy=95.0, latency_ms=2.0),  # most of the accuracy for a quarter of the cost
-        record(2, accuracy=92.0, latency_ms=1.5),
-        record(3, accuracy=90.0, latency_ms=1.0),
-    ]
-    assert pick(front, "knee").number == 1
-    micro = [
-        record(r.number, accuracy=r.metrics["accuracy"], latency_ms=1e3 * r.metrics["latency_ms"])
-        for r in front
-    ]
-    assert pick(micro, "knee").number == 1
-    assert pick(front[::-1], "knee").number == 1
-    assert pick(front, "best").number == 0
-    assert pick(front, 2).number == 2 and pick(front, "3").number == 3
-
-
-def test_a_front_without_a_knee_gives_the_best():
-    ends = [record(0, accuracy=96.0, latency_ms=5.0), record(1, accuracy=90.0, latency_ms=1.0)]
-    bent_inwards = [*ends, record(2, accuracy=91.0, latency_ms=4.0)]
-    for front in (ends, ends[:1], bent_inwards):
-        assert pick(front, "knee").number == 0
-    assert pick([record(7, params=3.0)], "best").number == 7
-
-
-@pytest.mark.parametrize("choice", ["2", 2, -1, "-1", "fastest", "1.0", ""])
-def test_a_bad_pick_names_what_is_there(choice):
-    front = [record(0, accuracy=96.0, latency_ms=5.0), record(1, accuracy=90.0, latency_ms=1.0)]
-    with pytest.raises(UserError, match="best, knee or an index from 0 to 1"):
-        pick(front, choice)
-    with pytest.raises(UserError, match="front is empty"):
-        pick([], "best")
 
 
 def test_the_report_has_every_file_and_the_front_can_be_built_from_it(result, space, tmp_path):
@@ -142,10 +108,10 @@ def test_the_report_has_every_file_and_the_front_can_be_built_from_it(result, sp
 def test_a_space_without_networks_has_a_report_too(tmp_path):
     space = ChoiceSpace([("a", "b"), ("a", "c")])
     trials = [record(0, "ab", accuracy=50.0), record(1, "ac", accuracy=60.0)]
-    result = SearchResult(trials, trials[1:], {"accuracy": "maximize"}, {}, "table", None)
+    result = SearchResult(trials, trials[1:], Goal({"accuracy": "maximize"}), "table", None)
     files = write_report(result, space, tmp_path)
     assert not (tmp_path / "front").exists() and len(files) == 5
-    assert front_axes(result.objectives) == ("number", "accuracy")
+    assert front_axes(result.goal.objectives) == ("number", "accuracy")
 
 
 def test_pictures_are_pngs_of_the_right_size(result, space, tmp_path):

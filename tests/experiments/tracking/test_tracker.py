@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -85,7 +86,8 @@ def finished(tmp_path_factory):
         outside.unlink()  # the journal has its own copy
         tracker.text("config/config.yaml", "name: digits\n")
         tracker.child("supernet", "supernet").metrics({"loss": 2.0}, step=0)
-        first_id = tracker.mlflow_id(timeout=60)
+        assert tracker.flush()
+        first_id = runs_of(local_uri(directory))["digits"].info.run_id
     with track(directory, search={"trials": 5, "seeds": [1, 2]}) as tracker:
         assert tracker.has_finished("trial-0") and not tracker.has_finished("trial-1")
         tracker.child("supernet", "supernet").metrics({"loss": 1.0}, step=1)
@@ -179,7 +181,6 @@ def test_a_dead_server_neither_slows_nor_kills_and_loses_nothing(work, dead_uri,
     reports = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
     assert len(reports) == 1, "an outage is reported once"
     assert dead_uri in reports[0] and f"evolute sync {work}" in reports[0]
-    assert tracker.mlflow_id() is None
     with pytest.raises(UserError, match="cannot be reached"):
         upload(work)
     upload(work, local_uri(work))
@@ -205,7 +206,7 @@ def test_an_artifact_that_cannot_be_uploaded_does_not_hold_up_the_numbers(work):
         )
         tracker.metrics({"accuracy": 1.0})
         assert tracker.flush()
-        run = open_client(local_uri(work)).get_run(tracker.mlflow_id())
+        run = runs_of(local_uri(work))["digits"]
         assert run.data.metrics == {"accuracy": 1.0}
 
 
@@ -303,7 +304,17 @@ def get(address: str) -> str:
         return reply.read().decode()
 
 
-def test_the_ui_answers_on_loopback_and_ctrl_c_ends_it(finished):
+def servers_on(port: str) -> list[str]:
+    """The command lines of MLflow's processes for a port."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_text().replace("\0", " "))
+    return [line for line in found if "mlflow" in line and f"--port {port} " in line]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_answers_on_loopback_and_a_signal_ends_it(finished, ending):
     directory, run_id = finished
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -322,9 +333,12 @@ def test_the_ui_answers_on_loopback_and_ctrl_c_ends_it(finished):
             assert "<title>MLflow</title>" in get(address)
             artifact = f"get-artifact?path=config/config.yaml&run_uuid={run_id}"
             assert get(f"{address}/{artifact}") == "name: digits\n"
+            if sys.platform == "linux":
+                assert len(servers_on(address.rpartition(":")[2])) == 2
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ending)
             assert process.wait(timeout=30) == 0
+    assert not servers_on(address.rpartition(":")[2])
     with pytest.raises(OSError):
         get(f"{address}/health")
 
@@ -351,6 +365,7 @@ def test_two_processes_share_a_directory_without_doubling_runs(work):
         thread.join()
     first.finish()
     second.finish()
-    assert set(runs_of(local_uri(work))) == {"digits", "left", "right"}
+    runs = runs_of(local_uri(work))
+    assert set(runs) == {"digits", "left", "right"}
     state = json.loads((work / "tracking.state.json").read_text())
-    assert state["local"] == {"offset": Journal(work).size, "run_id": second.mlflow_id()}
+    assert state["local"] == {"offset": Journal(work).size, "run_id": runs["digits"].info.run_id}

@@ -1,0 +1,96 @@
+"""The front of a search as it was reported, and picking a member of it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import UserError
+from evaluators.metrics import EVALUATED, METRICS
+from search.trials import TrialRecord
+
+
+def read_front(report: Path) -> list[TrialRecord]:
+    """Return the front that a search reported, from its ``front.csv``.
+
+    Raises:
+        UserError: There is no report.
+    """
+    path = report / "front.csv"
+    if not path.exists():
+        raise UserError(f"{path}: no front there; run `evolute search` first")
+    fixed = ("index", "number", "state", "seconds", "architecture", "message")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            TrialRecord(
+                number=int(row["number"]),
+                architecture=tuple(row["architecture"].split()),
+                metrics={k: float(v) for k, v in row.items() if k not in fixed and v},
+                state="complete",
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
+    """Return a member of the front: ``best``, ``knee``, or its index.
+
+    ``best`` has the highest accuracy; without accuracies it is the first member, which is the best
+    in the first objective. ``knee`` is where more accuracy begins to cost much: of latency (else
+    params, MACs, memory) and accuracy, each scaled to the front's range, it is the member farthest
+    above the straight line from the cheapest member to the most accurate one. No unit or scale
+    changes it; a front without such a member (two points, or bent inwards) gives ``best``.
+
+    Raises:
+        UserError: It is anything else; the message names what can be picked.
+    """
+    if not front:
+        raise UserError("--pick: the front is empty; no architecture can be picked")
+    if choice == "best":
+        quality = quality_of(front)
+        return front[0] if quality is None else max(front, key=lambda r: r.metrics[quality])
+    if choice == "knee":
+        return _knee(front)
+    if re.fullmatch(r"\d+", str(choice)) and int(choice) < len(front):
+        return front[int(choice)]
+    raise UserError(
+        f"--pick: {choice!r} is no member of the front; choose best, knee or an index from 0 to "
+        f"{len(front) - 1}"
+    )
+
+
+def quality_of(records: Sequence[TrialRecord]) -> str | None:
+    """Return the first registered metric that all records have and that is better when higher."""
+    return _first_common(records, [m.name for m in METRICS.values() if m.direction == "maximize"])
+
+
+def cost_of(records: Sequence[TrialRecord]) -> str | None:
+    """Return the cost that all records have: what was measured comes before what was counted."""
+    costs = [m for m in METRICS.values() if m.direction == "minimize" and m.effort < EVALUATED]
+    costs.sort(key=lambda metric: -metric.effort)
+    return _first_common(records, [metric.name for metric in costs])
+
+
+def _first_common(records: Sequence[TrialRecord], names: Sequence[str]) -> str | None:
+    return next((n for n in names if all(n in record.metrics for record in records)), None)
+
+
+def _knee(front: Sequence[TrialRecord]) -> TrialRecord:
+    best = pick(front, "best")
+    cost, quality = cost_of(front), quality_of(front)
+    if cost is None or quality is None:
+        return best
+    cheapest = min(front, key=lambda record: record.metrics[cost])
+    price = best.metrics[cost] - cheapest.metrics[cost]
+    gain = best.metrics[quality] - cheapest.metrics[quality]
+    if price <= 0 or gain <= 0:
+        return best
+
+    def above_the_line(record: TrialRecord) -> float:
+        gained = (record.metrics[quality] - cheapest.metrics[quality]) / gain
+        return gained - (record.metrics[cost] - cheapest.metrics[cost]) / price
+
+    knee = max(front, key=above_the_line)
+    return knee if above_the_line(knee) > 1e-9 else best

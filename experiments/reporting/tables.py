@@ -1,0 +1,113 @@
+"""Tables for a terminal: the front, and retrained networks side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from evaluators.metrics import METRICS, by_registration, describe_metric
+from experiments.reporting.colours import colours_of, ink_on
+from search.trials import SearchResult, TrialRecord
+from search_space import Architecture, ChoiceSpace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+WIDEST_NAMES = 48  # characters of a row's architecture before the names are abbreviated
+
+
+class Network(Protocol):
+    """What `comparison` shows of a retrained network."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def accuracy_text(self) -> str: ...
+
+
+def front_table(result: SearchResult) -> Table:
+    """Return the front for a terminal: index, metrics, the architecture as coloured blocks."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    found = {name for record in result.front for name in record.metrics}
+    names = [n for n in by_registration(found) if n in METRICS or n in result.goal.metrics]
+    title = f"Front: {len(result.front)} of {len(result.trials)} architectures"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("index", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(describe_metric(name).title, justify="right", no_wrap=True)
+    table.add_column("architecture")  # the only one that may wrap
+    labels = _labels(result.front)
+    if any(label != name for name, label in labels.items()):
+        table.caption = "  ".join(f"{label} {name}" for name, label in labels.items())
+    colours = colours_of(ChoiceSpace([list(labels)])) if labels else {}
+    for index, record in enumerate(result.front):
+        values = [_with_error(name, record.metrics) for name in names]
+        table.add_row(str(index), *values, _blocks(record, labels, colours))
+    return table
+
+
+def comparison(networks: Sequence[Network]) -> Table:
+    """Return retrained networks side by side."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Retrained from scratch", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("network")
+    table.add_column("test accuracy (%)", justify="right")
+    costs = [m for m in METRICS.values() if any(m.name in n.metrics for n in networks)]
+    costs = [metric for metric in costs if metric.direction == "minimize"]
+    for metric in costs:
+        table.add_column(metric.title, justify="right")
+    for network in networks:
+        values = network.metrics
+        texts = [m.write(values[m.name]) if m.name in values else "too noisy" for m in costs]
+        table.add_row(network.name, network.accuracy_text, *texts)
+    table.caption = "\n".join(f"{n.name}: {' '.join(n.architecture)}" for n in networks)
+    table.caption_justify = "left"
+    return table
+
+
+def _with_error(name: str, metrics: Mapping[str, float]) -> str:
+    """A value for a column whose head has the unit, with its uncertainty; empty if missing."""
+    if name not in metrics:
+        return ""
+    metric = describe_metric(name)
+    error = metric.error(metrics)
+    if error is None:
+        return metric.write(metrics[name])
+    value = metrics[name]
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 2
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _labels(front: Sequence[TrialRecord]) -> dict[str, str]:
+    """Return candidate name -> text of its block: the name, or two letters in a deep network."""
+    names = sorted({name for record in front for name in record.architecture})
+    widest = max((len(" ".join(record.architecture)) for record in front), default=0)
+    short = {name: _abbreviation(name) for name in names}
+    unique = len(set(short.values())) == len(names)
+    return short if widest > WIDEST_NAMES and unique else {name: name for name in names}
+
+
+def _abbreviation(name: str) -> str:
+    if name == "skip":
+        return "--"
+    return name[0] + name[-1] if name[-1].isdigit() else name[:2]
+
+
+def _blocks(record: TrialRecord, labels: dict[str, str], colours: dict[str, str]) -> Text:
+    from rich.text import Text
+
+    text = Text()
+    for position, name in enumerate(record.architecture):
+        text.append(" " if position else "")
+        text.append(labels[name], style=f"{ink_on(colours[name])} on {colours[name]}")
+    return text
