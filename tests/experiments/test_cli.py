@@ -1,4 +1,4 @@
-"""The command line: quick help, and one message with exit code 2 for what can be mended."""
+"""The command line: quick help, and one message with exit code 2 for what can be corrected."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_commands_take_overrides_and_a_folder(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "quikstart"], ["'quikstart'", "Did you mean 'quickstart'?"]),
+        (["run", "quikstart"], ["'quikstart'", "did you mean 'quickstart'?"]),
         (["train", "gone.yaml"], ["'gone.yaml'", "neither a file nor a preset"]),
         (["train", "tiny.yaml", "--set", "train.epoch=3"], ["`train.epoch`", "`epochs`"]),
         (["train", "tiny.yaml", "--set", "train.epochs=few"], ["train.epochs", "'few'"]),
