@@ -155,7 +155,7 @@ def test_set_replaces_nested_and_list_keys(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("search.trails=2", ["`search.trails`", "`trials`"]),
+        ("search.trails=2", ["`search.trails`", "'trials'"]),
         ("search.trials", ["'search.trials'", "key=value"]),
         ("=3", ["'=3'", "key=value"]),
         ("search.trials=[1", ["'[1'", "YAML"]),
