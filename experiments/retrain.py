@@ -93,7 +93,13 @@ def retrain_architecture(
         folder / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False)
     )
     device = resolve_device(config.device)
-    splits = load_splits(config, device, batch_size=config.retrain.batch_size, test=True)
+    splits = load_splits(
+        config,
+        device,
+        batch_size=config.retrain.batch_size,
+        test=True,
+        statistics=workspace.statistics,
+    )
     runs = [
         _train_seed(config, workspace, space, architecture, folder, seed, splits, tracker)
         for seed in range(config.seed, config.seed + config.retrain.seeds)

@@ -43,7 +43,9 @@ def train_supernet(
         return load_supernet(config, workspace)
     rank, world_size = join_distributed_run()
     device = resolve_device(config.device)
-    splits = load_splits(config, device, rank=rank, world_size=world_size)
+    splits = load_splits(
+        config, device, rank=rank, world_size=world_size, statistics=workspace.statistics
+    )
     supernet = new_supernet(config).to(device)
     trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
     if not is_main_process():
