@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.schema import Config
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.processes import loading_context
 from experiments.data.registry import Images
 
 
@@ -57,6 +58,8 @@ def _loader(
         pin_memory=torch.device(device).type == "cuda",
         persistent_workers=False,
     )
+    if loader.num_workers:  # timm has no argument for it
+        loader.multiprocessing_context = loading_context()
     if augmentation is not None:  # is_training=False above keeps our order; the transform trains
         loader.dataset.transform = create_transform(
             shape, is_training=True, mean=preprocessing.mean, std=preprocessing.std, **augmentation
