@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-99-99, [[[[...
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
@@ -126,7 +126,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: write key=value, such as search.trials=200")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from None
     *parents, last = key.split(".")
     section: Any = values
@@ -144,7 +144,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _index(text: str, values: list[Any], override: str) -> int:
-    if not text.isdigit() or int(text) >= len(values):
+    if not text.isdecimal() or int(text) >= len(values):
         raise UserError(f"--set {override!r}: {text!r} is no index of a list of {len(values)}")
     return int(text)
 

@@ -6,6 +6,7 @@ pydantic, so that an unknown key, a wrong type or an impossible value never reac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -194,6 +195,14 @@ class Tracking:
     model_name: str = ""
     """Registered model's name; empty is `evolute-NAME`."""
 
+    def __post_init__(self) -> None:
+        for key in ("uri", "experiment", "model_name"):
+            require(self, key, getattr(self, key).isprintable(), "printable characters are needed")
+        named = self.experiment == self.experiment.strip() != ""
+        require(self, "experiment", named, "a name is needed, without spaces around it")
+        valid = not set(self.model_name) & set("/:")
+        require(self, "model_name", valid, "MLflow takes neither `/` nor `:` in it")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -227,10 +236,11 @@ class Config:
     """MLflow."""
 
     def __post_init__(self) -> None:
-        valid = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name)
-        require(self, "name", valid, "use letters, digits, `.`, `_` and `-`")
+        valid = re.fullmatch(r"[^\W_][\w.-]{0,99}", self.name) is not None
+        right = "use letters, digits, `.`, `_` and `-`, a letter or a digit first, 100 at most"
+        require(self, "name", valid, right)
         require(self, "seed", self.seed >= 0, "0 or a positive number is needed")
-        valid = self.device in ("auto", "cpu", "cuda") or (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        )
+        valid = re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", self.device) is not None
         require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")
+        valid = all(plugin and plugin.isprintable() for plugin in self.plugins)
+        require(self, "plugins", valid, "names of files are needed")

@@ -39,7 +39,8 @@ def register_derivatives(
 
         @staticmethod
         def backward(ctx, grad):
-            return *backward(grad, *ctx.saved_tensors, *ctx.integers), *(None for _ in ctx.integers)
+            gradients = backward(grad, *ctx.saved_tensors, *ctx.integers)
+            return (*gradients, *(None for _ in ctx.integers))
 
     def differentiable_forward(*arguments):
         if _is_transformed():
@@ -52,8 +53,7 @@ def register_derivatives(
     def differentiable_backward(grad, *arguments):
         inputs, integers = arguments[:tensors], arguments[tensors:]
         if _is_transformed() or _is_recorded((grad, *inputs)):
-            _, pull_back = torch.func.vjp(lambda *values: plain(*values, *integers), *inputs)
-            return pull_back(grad)
+            return torch.func.vjp(lambda *values: plain(*values, *integers), *inputs)[1](grad)
         with torch._C._AutoDispatchBelowAutograd():
             return backward(grad, *arguments)
 
