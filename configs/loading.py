@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import typing
 from collections.abc import Iterator
@@ -84,10 +85,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
     """Turn nested mappings into a `Config`; see `load_config` for the errors."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        config = TypeAdapter(Config).validate_python(values)
+        config = _adapter().validate_python(values)
     except ValidationError as error:
         lines = [_explain(problem, path) for problem in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
@@ -95,6 +96,13 @@ def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
         where = place_of(path, keys) if path else ""
         raise UserError(f"{where}{'.'.join(map(str, keys))}: a number is needed, not true or false")
     return config
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
 
 
 def config_to_dict(config: Any) -> Any:
