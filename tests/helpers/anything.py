@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
-numbers = st.one_of(
-    st.integers(-4, 12),
-    st.sampled_from([10**6, 2**31, 2**32, 2**63, 10**30, -(10**30)]),
-    st.floats(),
-    st.sampled_from([0.5, 1.0, 3.0, 1e-300, 1e300]),
-)
-scalars = st.one_of(
-    numbers,
-    st.booleans(),
-    st.none(),
-    st.text(max_size=4),
-    st.sampled_from(["", "3", "1e-3", "..", "a b", "a.b", "auto", "cuda:²", "conv3", "x" * 300]),
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(scalars, inner, max_size=3)
+SUSPECTS: list[Any] = [
+    -1, 0, 1, 2, 3, 4, True, False, None, 0.5, 3.0, math.inf, -math.inf, math.nan, 1e-300, 1e300,
+    10**6, 2**32, 10**30, "", "3", "1e-3", "..", "a b", "a.b", "conv3", "x" * 300, "\0", [], {},
+]  # fmt: skip
+suspects = st.sampled_from(SUSPECTS)
+scalars = st.one_of(suspects, st.integers(-9, 99), st.floats(), st.booleans(), st.text(max_size=4))
+values = st.one_of(
+    suspects,
+    st.recursive(
+        scalars,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+        ),
+        max_leaves=5,
     ),
-    max_leaves=5,
 )
