@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.latency import LatencySettings
-from configs.space import FORBID_UNKNOWN_KEYS, Space, require
+from configs.space import FORBID_UNKNOWN_KEYS, Space, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         for key in ("calibration_images", "batch_size"):
-            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+            require_between(self, key, 1, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)

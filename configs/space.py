@@ -18,7 +18,6 @@ from configs.errors import UserError
 # Read by pydantic when it checks a configuration file. No number in it is infinite or NaN.
 FORBID_UNKNOWN_KEYS = {"extra": "forbid", "allow_inf_nan": False}
 
-
 MOST_CHANNELS = 2**16
 CANDIDATE_NAME = re.compile(r"[^\W_][\w-]*")  # a letter or a digit first
 
@@ -109,8 +108,8 @@ class Stage:
         require(self, "stride", self.stride in (1, 2), "choose 1 or 2")
         right = 1 / 64 <= self.expansion <= 64
         require(self, "expansion", right, "a factor from 1/64 to 64 is needed")
-        twice = [name for name in self.candidates if self.candidates.count(name) > 1]
-        require(self, "candidates", not twice, f"{twice[:1]} is named twice")
+        different = len(set(self.candidates)) == len(self.candidates)
+        require(self, "candidates", different, "each is named once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +155,9 @@ def _check_candidate(name: Any, options: Any) -> None:
         raise UserError(f"candidates.{name}: {options!r} is not possible; `key: value` is needed")
     if "operator" not in options:
         raise UserError(f"candidates.{name}: the key `operator` is missing")
+    if type(options["operator"]) is not str:
+        operator = options["operator"]
+        raise UserError(f"candidates.{name}.operator: {operator!r} is not possible; name one")
     for key, value in options.items():
         if not _is_plain(value):
             raise UserError(

@@ -157,8 +157,7 @@ class SearchSpace(ChoiceSpace):
         # Built only to be checked: what follows draws the same numbers with and without a space.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             for name in config.candidates:
-                if not self.is_skip(name):
-                    self.build_candidate(name, 8, 8, 1)
+                self.build_candidate(name, 8, 8, 1)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> SearchSpace:

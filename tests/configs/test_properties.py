@@ -174,6 +174,8 @@ def test_latency_settings_from_python_are_refused_or_kept(key: str, value: Any) 
         ("space.stages.0.candidates=[conv3, conv3]", "space.stages.0.candidates"),
         ("space.candidates.conv3.kernel_size=.inf", "space.candidates.conv3.kernel_size"),
         ("space.candidates.conv3=3", "space.candidates.conv3"),
+        ("space.candidates.conv3.operator=[skip]", "space.candidates.conv3.operator"),
+        ("space.candidates.conv3.groups=2026-01-01", "space.candidates.conv3.groups"),
         ("space.candidates={a.b: {operator: skip}}", "'a.b'"),
         ("space.candidates={'a b': {operator: skip}}", "'a b'"),
         ("space.candidates={'': {operator: skip}}", "''"),

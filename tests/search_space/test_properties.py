@@ -144,6 +144,12 @@ def test_any_candidate_is_refused_or_works(data: st.DataObject) -> None:
     assert not message or "mine" in message
 
 
+def test_a_skip_takes_no_options() -> None:
+    values = named_space("skip")
+    values["candidates"]["skip"] = {"operator": "skip", "kernel_size": 3}
+    assert "'skip' has no option 'kernel_size'" in assert_refused_or_runs(values)
+
+
 def test_an_operator_that_fails_is_named(tmp_path) -> None:
     (tmp_path / "own.py").write_text(
         "from search_space import register_operator\n"

@@ -81,6 +81,8 @@ def expert_convolution(
     Raises:
         ValueError: A shape, dtype, device, kernel size or stride does not fit.
 
+    Second derivatives and forward mode take the plain form, with a kernel per image in memory.
+
     Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020,
     equation 2.
     """

@@ -43,6 +43,8 @@ def involution(
     Raises:
         ValueError: A shape, dtype or device does not fit.
 
+    Second derivatives and forward mode take the plain form, which is slower (`derivatives`).
+
     Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
     Recognition, CVPR 2021, equation 4.
     """
