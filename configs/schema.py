@@ -6,12 +6,13 @@ pydantic, so that an unknown key, a wrong type or an impossible value never reac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UserError
 from configs.latency import LatencySettings
-from configs.space import FORBID_UNKNOWN_KEYS, Space, require
+from configs.space import FORBID_UNKNOWN_KEYS, Space, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         for key in ("calibration_images", "batch_size"):
-            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+            require_between(self, key, 1, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,14 @@ class Tracking:
     model_name: str = ""
     """Registered model's name; empty is `evolute-NAME`."""
 
+    def __post_init__(self) -> None:
+        for key in ("uri", "experiment", "model_name"):
+            require(self, key, getattr(self, key).isprintable(), "printable characters are needed")
+        named = self.experiment == self.experiment.strip() != ""
+        require(self, "experiment", named, "a name is needed, without spaces around it")
+        valid = not set(self.model_name) & set("/:")
+        require(self, "model_name", valid, "MLflow takes neither `/` nor `:` in it")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -239,8 +248,9 @@ class Config:
     """MLflow."""
 
     def __post_init__(self) -> None:
-        valid = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name)
-        require(self, "name", valid, "use letters, digits, `.`, `_` and `-`")
+        valid = re.fullmatch(r"[^\W_][\w.-]{0,99}", self.name) is not None
+        right = "use letters, digits, `.`, `_` and `-`, a letter or a digit first, 100 at most"
+        require(self, "name", valid, right)
         valid = 0 <= self.seed < 2**32
         require(self, "seed", valid, "a number from 0 to 4294967295 (2**32 - 1) is needed")
         if self.data.crop_padding > self.space.input_size // 2:
@@ -248,7 +258,7 @@ class Config:
                 f"data.crop_padding: {self.data.crop_padding} is not possible; choose at most "
                 f"{self.space.input_size // 2}, half of space.input_size"
             )
-        valid = self.device in ("auto", "cpu", "cuda") or (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        )
+        valid = re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", self.device) is not None
         require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")
+        valid = all(plugin and plugin.isprintable() for plugin in self.plugins)
+        require(self, "plugins", valid, "names of files are needed")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from experiments.data.preprocessing import fit
+from experiments.data.processes import loading_context
 from experiments.data.registry import Images
 from supernet import seed_everything
 
@@ -108,6 +109,7 @@ def stream(
         batch_size=None,  # the batches are cut already
         sampler=batches,
         num_workers=source.workers,
+        multiprocessing_context=loading_context() if source.workers else None,
         pin_memory=source.workers > 0 and torch.device(device).type == "cuda",
         generator=torch.Generator(),  # the global one is the training's
     )

@@ -9,12 +9,13 @@ from timm.layers import SplitAttn
 from torch import nn
 
 from search_space.layers import BatchNorm2d, largest_divisor, same_padding
+from search_space.options import KernelSize
 from search_space.registry import register_operator
 
 
 @register_operator("split_attention")
 def split_attention(
-    in_channels: int, out_channels: int, stride: int, kernel_size: int = 3, radix: int = 2
+    in_channels: int, out_channels: int, stride: int, kernel_size: KernelSize = 3, radix: int = 2
 ) -> nn.Module:
     """Y = sum over r of a_r U_r, U = ReLU(BN(conv X)), a = softmax over r of FC(mean of sum U_r).
 

@@ -63,7 +63,7 @@ def test_minimal_file(tmp_path) -> None:
         ("  epochs: 3", "  epochs: many", [":10:", "train.epochs", "'many'", "valid integer"]),
         ("  epochs: 3", "  epochs: 0", ["train.epochs", "0", "positive"]),
         ("  epochs: 3", "  epochs: -3", ["train.epochs", "-3", "positive"]),
-        ("  epochs: 3", "  learning_rate: .nan", ["train.learning_rate", "nan", "positive"]),
+        ("  epochs: 3", "  learning_rate: .nan", ["train.learning_rate", "nan", "finite"]),
         ("  epochs: 3", "  sampling: farely", [":10:", "train.sampling", "'farely'", "'fair'"]),
         ("  epochs: 3", "  flip: yes", ["`train.flip`", "known keys", "epochs"]),
         ("name: photos\n", "", ["`name`", "missing"]),

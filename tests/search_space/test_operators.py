@@ -184,7 +184,11 @@ def test_unusual_options_keep_the_shape(option: str, values: list[float]) -> Non
     [
         ("convolution", {"kernel_size": 4}, "kernel_size: 4 is not possible; an odd number"),
         ("split_attention", {"kernel_size": 2}, "kernel_size: 2 is not possible; an odd number"),
-        ("heterogeneous", {"kernel_size": 1}, "kernel_size: 1 is not possible; 3 or more"),
+        (
+            "heterogeneous",
+            {"kernel_size": 1},
+            "kernel_size: 1 is not possible; an odd number from 3",
+        ),
         ("octave", {"alpha": 1}, "alpha: 1 is not possible"),
     ],
 )
