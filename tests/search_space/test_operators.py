@@ -85,6 +85,12 @@ def test_memory_formats_and_batches_agree(case: str) -> None:
 
 
 @all_cases
+def test_an_empty_batch(case: str) -> None:
+    out = build(case, 16, 24, 2).eval()(torch.empty(0, 16, 7, 9))
+    assert out.shape == (0, 24, 4, 5)
+
+
+@all_cases
 def test_bfloat16(case: str) -> None:
     operator = build(case, 16, 24, 2).eval()
     images = torch.randn(2, 16, 7, 9)
