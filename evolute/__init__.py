@@ -79,7 +79,8 @@ _PUBLIC = {
     "experiments.data.registry": ("Images", "Source", "register_source"),
     "experiments.measure": ("measure",),
     "experiments.reporting.front": ("pick", "read_front"),
-    "experiments.retrain": ("Retrained", "retrain_architecture"),
+    "experiments.retrain": ("retrain_architecture",),
+    "experiments.retrained": ("Retrained",),
     "experiments.run": ("run_pipeline",),
     "experiments.search": ("search_architectures",),
     "experiments.settings": ("load_config",),
@@ -126,8 +127,8 @@ if TYPE_CHECKING:
     from evaluators.metrics import TIMED as TIMED
     from experiments.data.splits import load_splits as load_splits
     from experiments.measure import measure as measure
-    from experiments.retrain import Retrained as Retrained
     from experiments.retrain import retrain_architecture as retrain_architecture
+    from experiments.retrained import Retrained as Retrained
     from experiments.run import run_pipeline as run_pipeline
     from experiments.search import search_architectures as search_architectures
     from experiments.settings import load_config as load_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,20 +89,26 @@ class EvaluationLoader:
         return _moved(self.loader, self.device)
 
 
+@dataclass(frozen=True)
 class TrainingLoader:
     """Shuffled, augmented batches; an incomplete last one is dropped."""
 
-    def __init__(
-        self, images: Images, indices: Sequence[int], preprocessing: Preprocessing, config: Config,
-        device: Any, batch_size: int, rank: int, world_size: int,
-    ) -> None:  # fmt: skip
-        self.images, self.indices, self.preprocessing = images, np.asarray(indices), preprocessing
-        self.config, self.device, self.batch_size = config, device, batch_size
-        self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch = len(indices) // (batch_size * world_size)
+    images: Images
+    indices: np.ndarray
+    preprocessing: Preprocessing
+    config: Config
+    device: Any
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.indices) // (self.batch_size * self.world_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = self.config.seed
+        seed = self.seed
         order = np.random.default_rng((seed, 2, epoch)).permutation(self.indices)
         used = order[: self.steps_per_epoch * self.world_size * self.batch_size]
         mine = used.reshape(self.steps_per_epoch, self.world_size, self.batch_size)

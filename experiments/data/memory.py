@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.schema import Config
+from configs.schema import Data
 from experiments.data.preprocessing import Preprocessing, fit
 from experiments.data.registry import Images
 
@@ -62,16 +62,20 @@ class MemoryBatches:
             yield self.source.normalize(self.source.images[chosen]), self.source.labels[chosen]
 
 
+@dataclass(frozen=True)
 class TrainingBatches:
     """Shuffled, augmented batches; an incomplete last one is dropped."""
 
-    def __init__(
-        self, source: MemoryImages, batch_size: int, config: Config, rank: int, world_size: int
-    ) -> None:
-        self.source, self.batch_size, self.seed = source, batch_size, config.seed
-        self.padding, self.flip = config.data.crop_padding, config.data.flip
-        self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch = len(source.labels) // (batch_size * world_size)
+    source: MemoryImages
+    batch_size: int
+    data: Data
+    seed: int
+    rank: int
+    world_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.source.labels) // (self.batch_size * self.world_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.source.labels.device
@@ -81,7 +85,8 @@ class TrainingBatches:
             chosen = torch.from_numpy(order[first : first + self.batch_size]).to(device)
             rng = np.random.default_rng((self.seed, 3, epoch, step, self.rank))
             images = self.source.normalize(self.source.images[chosen])
-            yield augment(images, rng, self.padding, self.flip), self.source.labels[chosen]
+            images = augment(images, rng, self.data.crop_padding, self.data.flip)
+            yield images, self.source.labels[chosen]
 
 
 def augment(images: Tensor, rng: np.random.Generator, padding: int, flip: bool) -> Tensor:

@@ -216,7 +216,7 @@ def _in_memory(
         pixels = decode(tested, range(len(tested.labels)), space.input_size)
         test = memory(pixels, tested.labels).batches(evaluation_batch)
     return Splits(
-        train=TrainingBatches(train_set, batch, config, rank, world_size),
+        train=TrainingBatches(train_set, batch, config.data, config.seed, rank, world_size),
         calibration=train_set.batches(evaluation_batch, picked, full=True),
         validation=memory(validation_images, images.labels[validation]).batches(evaluation_batch),
         test=test,
@@ -238,7 +238,7 @@ def _from_disk(
 
     return Splits(
         train=TrainingLoader(
-            images, parts.train.tolist(), preprocessing, config, device, batch, rank, world_size
+            images, parts.train, preprocessing, config, device, batch, config.seed, rank, world_size
         ),
         calibration=loader(images, parts.calibration.tolist(), full=True),
         validation=loader(images, parts.validation.tolist()),

@@ -142,9 +142,10 @@ def test_initialisation_keeps_what_starts_at_zero(case: str) -> None:
 def test_onnx(case: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     operator = build(case, 8, 12, 2)
-    exported = export_onnx(nn.Sequential(operator, nn.Flatten()), (8, 5, 7), tmp_path / "o.onnx")
-    assert exported.path is not None, exported.message
-    assert exported.dynamic_batch, exported.message
+    network = nn.Sequential(operator, nn.Flatten())
+    for batch in (1, 4, None):  # None: any
+        exported = export_onnx(network, (8, 5, 7), tmp_path / "o.onnx", batch)
+        assert exported.path is not None, exported.message
 
 
 @pytest.mark.parametrize("case", DEPLOYED)
