@@ -42,7 +42,7 @@ SAMPLE_SECONDS = 0.02  # calls are repeated until a sample is this long
 
 
 def unfold_involution(x: Tensor, weight: Tensor, kernel_size: int) -> Tensor:
-    """The usual implementation: every patch is written out, K*K times the input."""
+    """Run the usual implementation: every patch is written out, K*K times the input."""
     batch, channels, height, width = x.shape
     groups = weight.shape[1] // kernel_size**2
     patches = F.unfold(x, kernel_size, padding=kernel_size // 2)
@@ -82,7 +82,7 @@ def training_call(
 
 
 def copy_call(elements: int, device: str) -> Callable[[], object]:
-    """Moves ``elements`` float32 values in all: half of them read, half of them written."""
+    """Move ``elements`` float32 values in all: half of them read, half of them written."""
     source = torch.ones(elements // 2, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
@@ -122,7 +122,7 @@ def peak_multiply_adds(device: str, rounds: int) -> float:
 
 
 def saved_bytes(function, x: Tensor, weight: Tensor, kernel_size: int) -> int:
-    """Bytes kept alive for the backward pass, each storage once."""
+    """Return the bytes kept alive for the backward pass, each storage once."""
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def saved_bytes(function, x: Tensor, weight: Tensor, kernel_size: int) -> int:
 
 
 def onnx_call(x: Tensor, weight: Tensor, kernel_size: int) -> Callable[[], object] | None:
-    """The exported graph (dynamic batch) in ONNX Runtime on the CPU; None if not installed."""
+    """Run the exported graph (dynamic batch) in ONNX Runtime on the CPU; None if not installed."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch.onnx needs it)
@@ -173,7 +173,7 @@ def report(title: str, times: Mapping[str, float]) -> None:
 
 
 def measure_shape(shape, device: str, rounds: int, quick: bool, peak: float) -> dict[str, float]:
-    """Prints one shape's lines; returns the ratios to ours of forward and forward + backward."""
+    """Print one shape's lines; returns the ratios to ours of forward and forward + backward."""
     batch, channels, side, kernel_size = shape
     x, weight, grad = tensors(shape, device, torch.contiguous_format)
     ours = tensors(shape, device, torch.channels_last)

@@ -114,7 +114,7 @@ def calls_of(module: nn.Module, shape: tuple[int, int, int]) -> tuple[Callable, 
 
 
 def take_turns(calls: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call, a sample per round; every other round goes the other way round."""
+    """Return milliseconds, a sample per call and round; every other round goes backwards."""
 
     def sample(call: Callable, repeats: int) -> float:
         start = time.perf_counter()

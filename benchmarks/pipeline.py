@@ -42,7 +42,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def take_turns(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each action, one repeat of every action at a time."""
+    """Return the seconds of each action, one repeat of every action at a time."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for repeat in range(repeats + 1):  # the first round warms up
         for name, action in actions.items():
@@ -131,7 +131,7 @@ def architecture_evaluation(
 
 
 def nothing(architecture: Architecture) -> dict[str, float]:
-    """An evaluator that costs nothing: two numbers drawn from the architecture's name."""
+    """Evaluate at no cost: two numbers drawn from the architecture's name."""
     rng = np.random.default_rng(zlib.crc32("/".join(architecture).encode()))
     return {"accuracy": float(rng.random()), "latency_ms": float(rng.random())}
 

@@ -30,9 +30,9 @@ class Data:
     test_fraction: float = 0.2
     """Share held out as test split where the data has no test split of its own."""
     limit: int = 0
-    """At most so many training images (stratified, seeded); 0 means all."""
+    """At most this number of training images (stratified, seeded); 0 means all."""
     crop_padding: int = 0
-    """Random crops after padding by so many pixels (in-memory images)."""
+    """Random crops after padding by this number of pixels (in-memory images)."""
     flip: bool = False
     """Random horizontal flips (in-memory images). Wrong for digits and text."""
     auto_augment: str = ""

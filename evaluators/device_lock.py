@@ -79,7 +79,7 @@ def _hold(device: torch.device, exclusive: bool) -> Iterator[None]:
 def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
     """A readers-writer lock from two flocks; the kernel drops both when the process dies.
 
-    Everyone passes the turnstile before entering the room. A waiting writer stands in it, so no new
+    Everyone passes the turnstile before entering the room. A waiting writer is in it, so no new
     reader can enter and the writer's turn comes as soon as the present readers have left.
     """
     if fcntl is None:

@@ -21,7 +21,7 @@ console = Console()
 
 @contextlib.contextmanager
 def step_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """A bar that is moved by calling ``advance(steps_done, note)``.
+    """Show a bar that is moved by calling ``advance(steps_done, note)``.
 
     Where there is no terminal, lines are printed instead, at most one in five seconds.
     """
@@ -51,7 +51,7 @@ def step_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[i
 
 @contextlib.contextmanager
 def busy(message: str) -> Iterator[None]:
-    """A spinner, or a line where there is no terminal."""
+    """Show a spinner, or a line where there is no terminal."""
     if console.is_terminal:
         with console.status(message):
             yield

@@ -24,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def gpus_per_worker(config: Config) -> float:
-    """A worker on a GPU owns one unless the configuration says more precisely."""
+    """Return the GPUs of a worker: one where it runs on a GPU, unless the configuration says."""
     if config.search.gpus_per_worker or resolve_device(config.device).type == "cpu":
         return config.search.gpus_per_worker
     return 1

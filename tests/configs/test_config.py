@@ -55,10 +55,10 @@ def test_minimal_file(tmp_path) -> None:
     ("old", "new", "expected"),
     [
         # file and line, key, value where there is one, and what would be right
-        ("  epochs: 3", "  epoch: 3", [":10:", "`train.epoch`", "`epochs`"]),
-        ("train:", "tain:", [":9:", "`tain`", "`train`"]),
+        ("  epochs: 3", "  epoch: 3", [":10:", "`train.epoch`", "'epochs'"]),
+        ("train:", "tain:", [":9:", "`tain`", "'train'"]),
         ("{width: 16, depth: 2}", "{wdth: 16, depth: 2, width: 2}",
-         [":7:", "`space.stages.0.wdth`", "`width`"]),
+         [":7:", "`space.stages.0.wdth`", "'width'"]),
         ("depth: 2, stride: 2", "depth: 2, stride: 3", [":8:", "stride", "3", "choose 1 or 2"]),
         ("  epochs: 3", "  epochs: many", [":10:", "train.epochs", "'many'", "valid integer"]),
         ("  epochs: 3", "  epochs: 0", ["train.epochs", "0", "positive"]),
@@ -155,7 +155,7 @@ def test_set_replaces_nested_and_list_keys(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("search.trails=2", ["`search.trails`", "`trials`"]),
+        ("search.trails=2", ["`search.trails`", "'trials'"]),
         ("search.trials", ["'search.trials'", "key=value"]),
         ("=3", ["'=3'", "key=value"]),
         ("search.trials=[1", ["'[1'", "YAML"]),

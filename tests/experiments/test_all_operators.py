@@ -53,7 +53,7 @@ def trained(config, splits) -> Supernet:
 
 
 def candidates_in_turn(space: SearchSpace) -> list[tuple[str, ...]]:
-    """Architectures in which together every candidate of every layer stands."""
+    """Architectures that together hold every candidate of every layer."""
     longest = max(len(layer.candidates) for layer in space.layers)
     return [
         tuple(layer.candidates[i % len(layer.candidates)] for layer in space.layers)

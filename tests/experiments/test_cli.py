@@ -1,4 +1,4 @@
-"""The command line: quick help, and one message with exit code 2 for what can be mended."""
+"""The command line: quick help, and one message with exit code 2 for what can be corrected."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def test_commands_take_overrides_and_a_folder(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "quikstart"], ["'quikstart'", "Did you mean 'quickstart'?"]),
+        (["run", "quikstart"], ["'quikstart'", "did you mean 'quickstart'?"]),
         (["train", "gone.yaml"], ["'gone.yaml'", "neither a file nor a preset"]),
-        (["train", "tiny.yaml", "--set", "train.epoch=3"], ["`train.epoch`", "`epochs`"]),
+        (["train", "tiny.yaml", "--set", "train.epoch=3"], ["`train.epoch`", "'epochs'"]),
         (["train", "tiny.yaml", "--set", "train.epochs=few"], ["train.epochs", "'few'"]),
         (["train", "tiny.yaml", "--set", "device=cuda:77"], ["device", "'cuda:77'"]),
         (["train", "tiny.yaml", "--set", "device=cuda:x"], ["device", "'cuda:x'"]),
@@ -135,7 +135,7 @@ def test_commands_take_overrides_and_a_folder(command: str) -> None:
         (["train", "tiny.yaml", "--set", "space.in_channels=2"], ["in_channels: 2", "1 or 3"]),
         (["train", "tiny.yaml", "--set", "data={name: images, root: gone}"], ["'gone'"]),
         (["search", "tiny.yaml"], ["weights.safetensors", "evolute train"]),
-        (["search", "tiny.yaml", "--workers", "0"], ["--workers", "greater than or equal to 1"]),
+        (["search", "tiny.yaml", "--workers", "-1"], ["--workers", "greater than or equal to 0"]),
         (["retrain", "--search", "gone"], ["--search", "'gone'"]),
         (["retrain"], ["--search", "--architecture"]),
         (["measure", "gone.yaml"], ["gone.yaml"]),
@@ -146,7 +146,7 @@ def test_commands_take_overrides_and_a_folder(command: str) -> None:
     ],
     ids=" ".join,
 )
-def test_what_can_be_mended_is_one_message(
+def test_what_can_be_corrected_is_one_message(
     folder, monkeypatch, capsys, arguments: list[str], expected: list[str]
 ) -> None:
     message = refusal(monkeypatch, capsys, *arguments)

@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from configs.errors import UserError
-from evaluators import count_macs, count_params
+from evaluators import LatencySettings, count_macs, count_params
 from experiments.measure import measure
 from search_space import SearchSpace, build_network, save_architecture
 from search_space.kernels import active_backend
+
+QUICK = LatencySettings(repeats=5, max_spread=10.0)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def test_an_architecture_file(tmp_path) -> None:
     space = SearchSpace.from_yaml("quickstart")
     architecture = space.sample(np.random.default_rng(0))
     file = save_architecture(tmp_path / "architecture.yaml", space, architecture)
-    measurement = measure(str(file), device="cpu", batch=3, max_spread=10.0)
+    measurement = measure(str(file), LatencySettings(batch=3, max_spread=10.0), device="cpu")
     (measured,) = measurement.networks
     network = build_network(space, architecture)
     assert measured.params == count_params(network)
@@ -46,7 +48,7 @@ def test_an_architecture_file(tmp_path) -> None:
 
 
 def test_the_range_of_a_space() -> None:
-    networks = measure("quickstart", device="cpu", repeats=3, max_spread=10.0).networks
+    networks = measure("quickstart", QUICK, device="cpu").networks
     assert [network.name for network in networks] == ["smallest", "median", "largest"]
     assert networks[0].macs < networks[1].macs < networks[2].macs
 
@@ -61,7 +63,7 @@ def test_a_wrong_choice_of_kernel_is_named(monkeypatch) -> None:
 
 def test_a_timm_model_at_another_size() -> None:
     name = "resnet18"
-    (small,) = measure(name, device="cpu", input_size=32, repeats=5, max_spread=10.0).networks
+    (small,) = measure(name, QUICK, device="cpu", input_size=32).networks
     assert small.params == 11_689_512
     assert small.latency.fingerprint["input"] == "3x32x32"
 
@@ -69,7 +71,7 @@ def test_a_timm_model_at_another_size() -> None:
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("resnet81", {}, "neither a file, a preset nor a timm model; did you mean resnet"),
+        ("resnet81", {}, "neither a file, a preset nor a timm model; did you mean 'resnet"),
         ("nothing.yaml", {}, "no such file"),
         ("vit_tiny_patch16_224", {"input_size": 225}, "cannot take images of 3x225x225"),
     ],

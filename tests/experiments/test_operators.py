@@ -12,6 +12,7 @@ from operator_oracles import OPERATORS
 from rich.console import Console
 
 from configs.errors import UserError
+from evaluators import LatencySettings
 from experiments.operators import describe, operators_table, write_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
@@ -20,7 +21,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 @pytest.fixture(scope="module")
 def table():
     return operators_table(
-        [(8, 6), (16, 4)], names=["asymmetric", "convolution"], device="cpu", max_spread=10
+        [(8, 6), (16, 4)],
+        LatencySettings(max_spread=10),
+        names=["asymmetric", "convolution"],
+        device="cpu",
     )
 
 
