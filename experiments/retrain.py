@@ -152,10 +152,13 @@ def all_convolution(space: SearchSpace) -> Architecture:
 
 
 def is_plain(space: SearchSpace, architecture: Architecture) -> bool:
-    """Return whether an architecture is the all-convolution one, or has one candidate throughout.
+    """Return whether an architecture has one candidate throughout, at any depth.
 
-    Where a layer does not offer that candidate it may have its first.
+    Where stages offer different candidates it may have the first of a layer, or the first
+    convolution.
     """
+    if len({name for name in architecture if not space.is_skip(name)}) == 1:
+        return True
     plain = {space.canonical(all_convolution(space)), *uniform_architectures(space)}
     return space.canonical(architecture) in plain
 
