@@ -66,6 +66,8 @@ class Stage:
         require(self, "depth", self.depth >= 1, "a stage has at least one layer")
         require(self, "stride", self.stride in (1, 2), "choose 1 or 2")
         require(self, "expansion", self.expansion > 0, "a positive factor is needed")
+        different = len(set(self.candidates)) == len(self.candidates)
+        require(self, "candidates", different, "each name can be given once")
 
 
 @dataclass(frozen=True, kw_only=True)
