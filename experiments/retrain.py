@@ -7,6 +7,7 @@ import hashlib
 import json
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from evaluators.accuracy import measure_accuracy
 from experiments.classification import network_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
-from experiments.devices import resolve_device
+from experiments.devices import hold_in_step, resolve_device
 from experiments.evaluator import image_shape
 from experiments.export import export_onnx
 from experiments.reporting.front import pick, read_front
@@ -180,6 +181,7 @@ def _train_seed(
             seed_folder / "checkpoint.pt",
             lambda step, loss: advance(step, f"loss {loss:.3f}"),
             on_epoch,
+            partial(hold_in_step, device),
         )
 
     shipped = trainer.shipped().eval()
