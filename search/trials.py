@@ -20,7 +20,8 @@ class TrialRecord:
 
     `number` is that of the Optuna trial, in the order of completion. `state` says what `metrics`
     hold: all objectives (`complete`), at least the bound that was exceeded (`infeasible`), or
-    whatever was known when it ended (`unmeasurable`, `failed`; `message` says why).
+    whatever was known when it ended (`unmeasurable`, `failed`; `message` says why). `again` holds
+    what a second measurement gave, by which nothing was selected; empty where there was none.
     """
 
     number: int
@@ -29,6 +30,7 @@ class TrialRecord:
     state: State
     message: str = ""
     seconds: float = 0.0
+    again: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
