@@ -45,8 +45,8 @@ def measure_in_order(
         TooNoisy: The device was too busy for a measurement.
     """
     metrics = in_order(names)
-    wanted = {metric.name for metric in metrics}
-    values = {name: value for name, value in known.items() if name in wanted or name not in METRICS}
+    wanted = {name for metric in metrics for name in (metric.name, *metric.companions)}
+    values = {name: value for name, value in known.items() if name in wanted}
     effort = None
     for metric in metrics:
         if metric.effort != effort and values and enough(values):

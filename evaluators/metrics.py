@@ -102,7 +102,8 @@ class Metric:
         unit: Behind a value, and in brackets behind the label; may be empty.
         direction: Which way is better.
         effort: Its place in the cascade: `COUNTED`, `TIMED` or `EVALUATED`.
-        measure: Returns the value, or a mapping that holds it with companions of other names.
+        measure: Returns the value, or a mapping that holds it with its companions.
+        companions: Names of the other numbers that `measure` returns.
         write: A value for people, without the unit.
         error: The uncertainty of the value among an architecture's values, in its unit.
         always: Whether every search measures it, asked for or not.
@@ -120,6 +121,7 @@ class Metric:
     error: Callable[[Values], float | None] = lambda values: None
     always: bool = False
     additive: bool = False
+    companions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -160,6 +162,7 @@ def register_metric(
     error: Callable[[Values], float | None] = lambda values: None,
     always: bool = False,
     additive: bool = False,
+    companions: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -173,7 +176,19 @@ def register_metric(
         measure: Callable[[Subject], float | Values],
     ) -> Callable[[Subject], float | Values]:
         METRICS.register(name)(
-            Metric(name, label, unit, direction, effort, measure, write, error, always, additive)
+            Metric(
+                name=name,
+                label=label,
+                unit=unit,
+                direction=direction,
+                effort=effort,
+                measure=measure,
+                write=write,
+                error=error,
+                always=always,
+                additive=additive,
+                companions=companions,
+            )
         )
         return measure
 
@@ -230,9 +245,10 @@ def _accuracy_error(values: Values) -> float | None:
     effort=EVALUATED,
     write="{:.2f}".format,
     error=_accuracy_error,
+    companions=("accuracy_images",),
 )
 def accuracy(subject: Subject) -> Values:
-    """Top-1 accuracy on the search-validation images, batch norms recalibrated; with their count."""
+    """Top-1 accuracy on validation images, batch norms recalibrated; with the images' number."""
     correct, images = count_correct(subject.calibrated, subject.data.validation)
     return {"accuracy": 100.0 * correct / images, "accuracy_images": images}
 
@@ -245,6 +261,7 @@ def accuracy(subject: Subject) -> Values:
     effort=TIMED,
     write="{:.3g}".format,
     error=_latency_error,
+    companions=("latency_spread", "latency_reference_ms"),
 )
 def latency_ms(subject: Subject) -> Values:
     """Median time of a forward pass, see `measure_latency`; with its relative spread and unit."""

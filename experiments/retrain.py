@@ -26,6 +26,7 @@ from experiments.export import export_onnx
 from experiments.reporting.front import pick, read_front
 from experiments.reporting.tables import comparison
 from experiments.settings import load_config
+from experiments.studies import unit_of
 from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
@@ -195,8 +196,13 @@ def _train_seed(
         "seed": seed,
     }
     try:
-        latency = measure_latency(shipped, size, config.latency, device=device)
-        metrics |= {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
+        unit = unit_of(config, workspace)  # so that it compares with the search's latencies
+        latency = measure_latency(shipped, size, config.latency, device=device, reference_ms=unit)
+        metrics |= {
+            "latency_ms": latency.median_ms,
+            "latency_spread": latency.spread,
+            "latency_reference_ms": latency.reference_ms,
+        }
         about = json.dumps(latency.fingerprint, indent=1)
         write_atomically(seed_folder / "fingerprint.json", about)
     except TooNoisy as error:
@@ -253,6 +259,8 @@ def retrain_from_files(
     # The configuration of a search stays what it was; the recipe is kept beside the network.
     known = Workspace(out).config.exists()
     workspace = Workspace(out) if known else open_workspace(settings, out)
+    if not known:
+        workspace.keep(settings)
     with open_tracker(settings, workspace) as tracker:
         retrained = retrain_architecture(settings, workspace, choices, name, tracker)
     console.print(comparison([retrained]))

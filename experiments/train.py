@@ -52,6 +52,7 @@ def train_supernet(
     if not is_main_process():
         fit(trainer, splits.train, workspace.checkpoint, during=hold)
         return supernet.eval()
+    workspace.keep(config)
     console.print(f"Data: {describe(splits, config)}", highlight=False)
     run = tracker.child("supernet", "supernet") if tracker else None
     history = TrainingHistory(workspace.history)

@@ -35,11 +35,16 @@ EvaluationBatches = Iterable[tuple[Tensor, Tensor]]  # can be iterated again and
 
 @dataclass(frozen=True)
 class Splits:
-    """Batches of every split. `test` is None unless it was asked for."""
+    """Batches of every split. `test` is None unless it was asked for.
+
+    `halves` are the two parts of `validation`: a search selects on the first, and what it selected
+    is read a second time from the other.
+    """
 
     train: Any
     calibration: EvaluationBatches
     validation: EvaluationBatches
+    halves: tuple[EvaluationBatches, EvaluationBatches]
     test: EvaluationBatches | None
     class_names: list[str]
     preprocessing: Preprocessing
@@ -54,6 +59,7 @@ class Parts:
     train: np.ndarray
     calibration: np.ndarray  # some of the training images
     validation: np.ndarray
+    halves: tuple[np.ndarray, np.ndarray]  # of the validation images
     tested: Images | None
 
 
@@ -104,7 +110,8 @@ def load_splits(
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     tested = open_test() if test else None
-    parts = Parts(images, train, calibration, validation, tested)
+    halves = halve(validation, images.labels, config.seed)
+    parts = Parts(images, train, calibration, validation, halves, tested)
 
     count = len(kept) + (len(tested.labels) if tested else 0)
     megabytes = count * space.in_channels * space.input_size**2 / 2**20
@@ -169,6 +176,13 @@ def stratified_split(
     return rest, held
 
 
+def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two halves with equal shares of every class, one image more or less."""
+    drawn = np.random.default_rng((seed, 5)).permutation(indices)
+    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    return by_class[::2], by_class[1::2]
+
+
 def describe(splits: Splits, config: Config) -> str:
     """Return one line about the data, for people."""
     sizes = ", ".join(f"{count} {name}" for name, count in splits.sizes.items())
@@ -209,8 +223,11 @@ def _in_memory(
         return MemoryImages(pixels, labels, preprocessing, device)
 
     train_set = memory(train_images, images.labels[train])
+    validation_set = memory(validation_images, images.labels[validation])
     position = {int(index): place for place, index in enumerate(train)}
     picked = torch.tensor([position[int(index)] for index in parts.calibration])
+    place = {int(index): number for number, index in enumerate(validation)}
+    first, second = (torch.tensor([place[int(i)] for i in half]) for half in parts.halves)
     test = None
     if tested is not None:
         pixels = decode(tested, range(len(tested.labels)), space.input_size)
@@ -218,7 +235,11 @@ def _in_memory(
     return Splits(
         train=TrainingBatches(train_set, batch, config, rank, world_size),
         calibration=train_set.batches(evaluation_batch, picked, full=True),
-        validation=memory(validation_images, images.labels[validation]).batches(evaluation_batch),
+        validation=validation_set.batches(evaluation_batch),
+        halves=(
+            validation_set.batches(evaluation_batch, first),
+            validation_set.batches(evaluation_batch, second),
+        ),
         test=test,
         class_names=images.class_names,
         preprocessing=preprocessing,
@@ -242,6 +263,10 @@ def _from_disk(
         ),
         calibration=loader(images, parts.calibration.tolist(), full=True),
         validation=loader(images, parts.validation.tolist()),
+        halves=(
+            loader(images, parts.halves[0].tolist()),
+            loader(images, parts.halves[1].tolist()),
+        ),
         test=None if tested is None else loader(tested, range(len(tested.labels))),
         class_names=images.class_names,
         preprocessing=preprocessing,

@@ -72,8 +72,8 @@ def test_another_search_in_the_same_study_is_refused(
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"batch": 64}, "fingerprint.batch was 1 and is 64 now"),
-        ({"device": "a phone"}, "fingerprint.device is 'a phone' now and was not set then"),
+        ({"batch": 64}, r"fingerprint\.batch was 1 and is 64 now"),
+        ({"device": "a phone"}, r"fingerprint\.device is 'a phone' now and was not set then"),
     ],
 )
 def test_a_study_refuses_another_context(tmp_path: Path, changed: dict, named: str) -> None:
@@ -83,9 +83,9 @@ def test_a_study_refuses_another_context(tmp_path: Path, changed: dict, named: s
     SearchStudy(url, "mine", space, GOAL, context)  # as it comes back from the database
     with pytest.raises(UserError, match=named):
         SearchStudy(url, "mine", space, GOAL, {**context, "fingerprint": {"batch": 1, **changed}})
-    with pytest.raises(UserError, match="was not set then|is not set now"):
+    with pytest.raises(UserError, match="is not set now"):
         SearchStudy(url, "mine", space, GOAL)
-    with pytest.raises(UserError, match="fingerprint.batch was 1"):
+    with pytest.raises(UserError, match=r"fingerprint\.batch was 1"):
         run_search(space, dict, OBJECTIVES, trials=1, workers=0, storage=url, study_name="mine",
                    constraints=GOAL.bounds,
                    context={**context, "fingerprint": {"batch": 8}})  # fmt: skip
