@@ -107,8 +107,8 @@ def trials(workspace: Workspace) -> list[tuple]:
     """Number, values and parameters of all trials of the study."""
     import optuna
 
-    (study,) = optuna.get_all_study_summaries(f"sqlite:///{workspace.study}")
-    loaded = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{workspace.study}")
+    name = load_config(workspace.config).name
+    loaded = optuna.load_study(study_name=name, storage=f"sqlite:///{workspace.study}")
     return [(t.number, t.state.name, t.values, str(t.params)) for t in loaded.trials]
 
 
@@ -322,6 +322,31 @@ def test_a_deleted_checkpoint_does_not_unlock_what_the_weights_were_trained_with
                 open_workspace(load_config("tiny.yaml", [override]))
     finally:
         aside.rename(checkpoint)
+
+
+def test_new_objectives_are_a_new_study_on_the_same_supernet(
+    story: Story, monkeypatch, capsys
+) -> None:
+    before = contents(story.workspace.directory)
+    trained = times(story.workspace)
+    evolute(monkeypatch, "search", "tiny.yaml", "--study", "small",
+            "--set", "search.objectives={accuracy: maximize, params: minimize}",
+            "--set", "search.trials=4", "--workers", "0")  # fmt: skip
+    printed = capsys.readouterr().out
+    directory = story.workspace.directory / "studies" / "small"
+    next_command = f"evolute retrain --search {Path('runs/tiny/studies/small')} --pick knee"
+    assert next_command in printed
+    changing = ("study.db", "mlflow.db", "mlartifacts")  # shared by all studies
+    now = contents(story.workspace.directory)
+    assert all(now[file] == content for file, content in before.items()
+               if not file.startswith(changing))  # fmt: skip
+    assert times(story.workspace) == trained  # nothing was trained
+    for file in ("config.yaml", "report/front.csv", "report/trials.csv"):
+        assert (directory / file).exists()
+    evolute(monkeypatch, *next_command.split()[1:], "--set", "retrain.epochs=1")
+    (folder,) = (directory / "retrained").iterdir()
+    assert (folder / "weights.safetensors").exists()
+    assert times(story.workspace) == trained
 
 
 def test_running_it_again_changes_nothing(story: Story) -> None:
