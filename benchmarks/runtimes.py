@@ -1,0 +1,99 @@
+"""Whether runtimes rank architectures alike, on the space of a preset.
+
+    python benchmarks/runtimes.py                 # 30 architectures of cifar10_cpu; some minutes
+    python benchmarks/runtimes.py --networks 3    # a smoke test
+
+Every architecture is timed under each runtime in turn, so drift hits all alike; two passes under
+the first runtime say what agreement a runtime has with itself. Kendall's tau with a bootstrap
+interval (95 %) over the architectures. The record is written as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import kendalltau
+
+import evolute
+from configs.atomic import write_atomically
+
+console = Console(width=100)
+RUNTIMES = ("eager", "onnxruntime")
+
+
+def measure(preset: str, networks: int) -> dict[str, list[float]]:
+    """Return milliseconds by runtime, in the order of the architectures; ``eager again`` too."""
+    config = evolute.load_config(preset)
+    space = evolute.SearchSpace(config.space)
+    shape = (space.in_channels, space.input_size, space.input_size)
+    rng = np.random.default_rng(0)
+    drawn = {space.sample(rng): None for _ in range(3 * networks)}
+    times: dict[str, list[float]] = {name: [] for name in (*RUNTIMES, f"{RUNTIMES[0]} again")}
+    settings = dataclasses.replace(config.latency, max_spread=1.0)
+    unit = None
+    for number, architecture in enumerate(list(drawn)[:networks], start=1):
+        torch.manual_seed(0)
+        network = evolute.build_network(space, architecture)
+        for name, values in times.items():
+            chosen = dataclasses.replace(settings, runtime=name.split()[0])
+            latency = evolute.measure_latency(network, shape, chosen, reference_ms=unit)
+            unit = unit or latency.reference_ms
+            values.append(latency.median_ms)
+        console.print(f"{number}/{networks}: {' '.join(architecture)}", highlight=False)
+    return times
+
+
+def agreement(first: list[float], second: list[float]) -> tuple[float, float, float]:
+    """Return Kendall's tau, and the ends of its bootstrap interval over the architectures."""
+    rng = np.random.default_rng(0)
+    a, b = np.array(first), np.array(second)
+    draws = (rng.integers(len(a), size=len(a)) for _ in range(2000))
+    taus = [kendalltau(a[chosen], b[chosen]).statistic for chosen in draws]
+    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    return float(kendalltau(a, b).statistic), float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="cifar10_cpu")
+    parser.add_argument("--networks", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/runtimes.json"))
+    arguments = parser.parse_args()
+    times = measure(arguments.preset, arguments.networks)
+    base = times[RUNTIMES[0]]
+    table = Table(title=f"{arguments.networks} architectures of {arguments.preset}")
+    for column in ("runtime", "median ms", "median ratio", "range of ratios", "tau (95 %)"):
+        table.add_column(column, justify="left" if column == "runtime" else "right")
+    taus = {}
+    for name, values in times.items():
+        ratios = np.array(values) / np.array(base)
+        tau, low, high = taus[name] = agreement(base, values)
+        table.add_row(
+            name,
+            f"{np.median(values):.2f}",
+            f"{np.median(ratios):.2f}",
+            f"{ratios.min():.2f} .. {ratios.max():.2f}",
+            f"{tau:.2f} ({low:.2f} .. {high:.2f})",
+        )
+    console.print(table)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "preset": arguments.preset,
+        "device": evolute.fingerprint((3, 32, 32), evolute.LatencySettings())["device"],
+        "torch": torch.__version__,
+        "milliseconds": times,
+        "tau": taus,
+    }
+    write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
