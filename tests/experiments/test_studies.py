@@ -20,6 +20,7 @@ from spaces import small_config
 from configs import Config, UserError
 from evaluators import measure_accuracy, recalibrate
 from evaluators.metrics import METRICS
+from experiments.cli import _store
 from experiments.data.splits import load_splits
 from experiments.evaluator import SupernetEvaluator
 from experiments.reporting.front import read_front
@@ -28,7 +29,6 @@ from experiments.search import prepare_search, search_architectures
 from experiments.studies import check_study, plan_study, unit_of
 from experiments.train import train_supernet
 from experiments.workspace import Workspace, open_workspace
-from search import SearchResult
 from search.study import stored_studies
 
 TRIALS = 6
@@ -124,6 +124,13 @@ def test_latencies_of_another_study_are_in_the_same_unit(searched, measured) -> 
     evaluator = SupernetEvaluator(config, searched.workspace, None, unit, plan.known)
     assert evaluator(architecture)["latency_ms"] == known["latency_ms"]
     assert measured == []
+
+
+def test_all_studies_of_a_supernet_are_shown_together(searched) -> None:
+    workspace = searched.study("small")
+    workspace.directory.mkdir(parents=True, exist_ok=True)
+    shown = _store(str(workspace.directory), [], None)
+    assert Path(shown) == searched.workspace.directory.absolute()
 
 
 def test_what_no_longer_holds_is_not_reused(searched) -> None:
