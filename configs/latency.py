@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.space import FORBID_UNKNOWN_KEYS, require
+from configs.space import FORBID_UNKNOWN_KEYS, check_types, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,9 @@ class LatencySettings:
     """How often a measurement that was too noisy is repeated, after growing pauses."""
 
     def __post_init__(self) -> None:
-        for key in ("batch", "threads", "repeats", "max_spread"):
-            require(self, key, getattr(self, key) > 0, "a positive number is needed")
-        require(self, "retries", self.retries >= 0, "0 or a positive number is needed")
-        known = ("float32", "bfloat16", "float16")
-        require(self, "dtype", self.dtype in known, f"choose one of {', '.join(known)}")
+        check_types(self)
+        require_between(self, "batch", 1, 2**16)
+        require_between(self, "threads", 1, 1024)
+        require_between(self, "repeats", 1, 10**6)
+        require_between(self, "retries", 0, 100)
+        require(self, "max_spread", self.max_spread > 0, "a positive number is needed")

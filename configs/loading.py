@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import typing
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-99-99, [[[[...
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
@@ -84,10 +85,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
     """Turn nested mappings into a `Config`; see `load_config` for the errors."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        config = TypeAdapter(Config).validate_python(values)
+        config = _adapter().validate_python(values)
     except ValidationError as error:
         lines = [_explain(problem, path) for problem in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
@@ -95,6 +96,13 @@ def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
         where = place_of(path, keys) if path else ""
         raise UserError(f"{where}{'.'.join(map(str, keys))}: a number is needed, not true or false")
     return config
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
 
 
 def config_to_dict(config: Any) -> Any:
@@ -126,7 +134,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: write key=value, such as search.trials=200")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from None
     *parents, last = key.split(".")
     section: Any = values
@@ -144,7 +152,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _index(text: str, values: list[Any], override: str) -> int:
-    if not text.isdigit() or int(text) >= len(values):
+    if not text.isdecimal() or int(text) >= len(values):
         raise UserError(f"--set {override!r}: {text!r} is no index of a list of {len(values)}")
     return int(text)
 

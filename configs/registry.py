@@ -85,6 +85,14 @@ def import_all(package: ModuleType) -> None:
         importlib.import_module(f"{package.__name__}.{module.name}")
 
 
+_PLUGIN = "evolute_plugin_"  # what the names of plugins' modules begin with
+
+
+def loaded_plugins() -> list[str]:
+    """Return the plugin files that this process has run, so that another can run them too."""
+    return [str(m.__file__) for name, m in sys.modules.items() if name.startswith(_PLUGIN)]
+
+
 def load_plugins(files: Iterable[str | Path]) -> None:
     """Run Python files that register something. A file is run once, however often it is named.
 
@@ -96,7 +104,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         if not path.is_file():
             raise UserError(f"plugins: {str(file)!r} is not a file")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        name = f"evolute_plugin_{path.stem}_{digest}"
+        name = f"{_PLUGIN}{path.stem}_{digest}"
         if name in sys.modules:
             continue
         specification = importlib.util.spec_from_file_location(name, path)

@@ -6,11 +6,13 @@ pydantic, so that an unknown key, a wrong type or an impossible value never reac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.errors import UserError
 from configs.latency import LatencySettings
-from configs.space import FORBID_UNKNOWN_KEYS, Space, require
+from configs.space import FORBID_UNKNOWN_KEYS, Space, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +27,40 @@ class Data:
     root: str = ""
     """For `images`: a folder or tar of class folders, or a folder that holds `train` and `test`
     (or `val`), each a folder or a tar. For timm's data sets: where they are stored."""
+    split_seed: int = 0
+    """Seed of the splits and of `limit`; `seed` plays no part, so that all runs share one test
+    and one validation split."""
     validation_fraction: float = 0.2
     """Share of the training images held out, stratified, for the search."""
     test_fraction: float = 0.2
     """Share held out as test split where the data has no test split of its own."""
     limit: int = 0
-    """At most this number of training images (stratified, seeded); 0 means all."""
+    """The largest number of training images (stratified); 0 means all."""
     crop_padding: int = 0
-    """Random crops after padding by this number of pixels (in-memory images)."""
+    """Random crops after padding by this number of pixels."""
+    crop_scale: float = 1.0
+    """Random-resized crops of at least this share of an image's area, cut from the file at full
+    resolution; 0.08 is usual for ImageNet, 1 turns them off."""
     flip: bool = False
-    """Random horizontal flips (in-memory images). Wrong for digits and text."""
+    """Random horizontal flips. Wrong for digits and text."""
     auto_augment: str = ""
-    """timm's policy string for images read from disk, such as `rand-m9-mstd0.5`."""
+    """timm's policy string, such as `rand-m9-mstd0.5`."""
     loading_workers: int = 2
-    """Processes that decode images read from disk."""
+    """Processes that read and augment images one by one."""
     memory_limit_mb: int = 2048
-    """Images are decoded once and kept on the device when they need no more than this."""
+    """Images are decoded once and kept in memory, on the device where possible, when training
+    and validation images need no more than this. It changes the time and nothing else."""
 
     def __post_init__(self) -> None:
         for key in ("validation_fraction", "test_fraction"):
             require(self, key, 0 < getattr(self, key) < 1, "a share between 0 and 1 is needed")
-        for key in ("limit", "crop_padding", "loading_workers", "memory_limit_mb"):
+        for key in ("limit", "crop_padding", "loading_workers", "memory_limit_mb", "split_seed"):
             require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        require(self, "crop_scale", 0 < self.crop_scale <= 1, "a share above 0, or 1, is needed")
+        cropped_twice = self.crop_padding > 0 and self.crop_scale < 1
+        require(self, "crop_padding", not cropped_twice, "`crop_scale` crops already")
         require(self, "root", self.name != "images" or bool(self.root), "`images` needs a folder")
+        require(self, "root", self.name != "digits" or not self.root, "`digits` is embedded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +82,7 @@ class Recipe:
     weight_decay: float = 1e-4
     """Not applied to biases and batch norms."""
     warmup_epochs: float = 1.0
-    """Linear warm-up, in epochs; then a cosine to zero."""
+    """Linear warm-up, in epochs, of half the training at most; then a cosine to zero."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     clip_grad: float = 5.0
@@ -146,7 +159,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         for key in ("calibration_images", "batch_size"):
-            require(self, key, getattr(self, key) > 0, "a positive number is needed")
+            require_between(self, key, 1, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +218,14 @@ class Tracking:
     model_name: str = ""
     """Registered model's name; empty is `evolute-NAME`."""
 
+    def __post_init__(self) -> None:
+        for key in ("uri", "experiment", "model_name"):
+            require(self, key, getattr(self, key).isprintable(), "printable characters are needed")
+        named = self.experiment == self.experiment.strip() != ""
+        require(self, "experiment", named, "a name is needed, without spaces around it")
+        valid = not set(self.model_name) & set("/:")
+        require(self, "model_name", valid, "MLflow takes neither `/` nor `:` in it")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -217,7 +238,7 @@ class Config:
     space: Space
     """The search space."""
     seed: int = 0
-    """Seed of everything random: splits, initial weights, paths, batches, samplers."""
+    """Seed of everything random but the splits: initial weights, paths, batches, samplers."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
     plugins: tuple[str, ...] = ()
@@ -238,10 +259,17 @@ class Config:
     """MLflow."""
 
     def __post_init__(self) -> None:
-        valid = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name)
-        require(self, "name", valid, "use letters, digits, `.`, `_` and `-`")
-        require(self, "seed", self.seed >= 0, "0 or a positive number is needed")
-        valid = self.device in ("auto", "cpu", "cuda") or (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        )
+        valid = re.fullmatch(r"[^\W_][\w.-]{0,99}", self.name) is not None
+        right = "use letters, digits, `.`, `_` and `-`, a letter or a digit first, 100 at most"
+        require(self, "name", valid, right)
+        valid = 0 <= self.seed < 2**32
+        require(self, "seed", valid, "a number from 0 to 4294967295 (2**32 - 1) is needed")
+        if self.data.crop_padding > self.space.input_size // 2:
+            raise UserError(
+                f"data.crop_padding: {self.data.crop_padding} is not possible; choose at most "
+                f"{self.space.input_size // 2}, half of space.input_size"
+            )
+        valid = re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", self.device) is not None
         require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")
+        valid = all(plugin and plugin.isprintable() for plugin in self.plugins)
+        require(self, "plugins", valid, "names of files are needed")

@@ -6,18 +6,57 @@ on a machine that has torch and little else.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from configs.errors import UserError
 
-FORBID_UNKNOWN_KEYS = {"extra": "forbid"}  # read by pydantic when it checks a configuration file
+# Read by pydantic when it checks a configuration file. No number in it is infinite or NaN.
+FORBID_UNKNOWN_KEYS = {"extra": "forbid", "allow_inf_nan": False}
+
+MOST_CHANNELS = 2**16
+CANDIDATE_NAME = re.compile(r"[^\W_][\w-]*")  # a letter or a digit first
 
 
 def require(section: object, key: str, condition: bool, right: str) -> None:
     """Raise a `UserError` that names the key, its value and what would be right."""
     if not condition:
         raise UserError(f"{key}: {getattr(section, key)!r} is not possible; {right}")
+
+
+def require_between(section: object, key: str, least: int, most: int) -> None:
+    """Raise a `UserError` where a number is not in a range, whose ends are included."""
+    right = f"a number from {least} to {most} is needed"
+    require(section, key, least <= getattr(section, key) <= most, right)
+
+
+def check_types(section: object) -> None:
+    """Refuse values of a wrong type: a space may come from Python or an ``architecture.yaml``.
+
+    pydantic does so for a configuration file; it is not needed to read a space.
+    """
+    hints = typing.get_type_hints(type(section))
+    for field_ in dataclasses.fields(section):  # type: ignore[arg-type]
+        kind, value = hints[field_.name], getattr(section, field_.name)
+        if kind is int:
+            require(section, field_.name, type(value) is int, "a whole number is needed")
+        elif kind is float:
+            right = type(value) in (int, float) and -math.inf < value < math.inf
+            require(section, field_.name, right, "a finite number is needed")
+        elif kind is bool:
+            require(section, field_.name, type(value) is bool, "true or false is needed")
+        elif kind is str:
+            require(section, field_.name, type(value) is str, "a text is needed")
+        elif kind == tuple[str, ...]:
+            right = type(value) is tuple and all(type(item) is str for item in value)
+            require(section, field_.name, right, "a list of texts is needed")
+        elif typing.get_origin(kind) is Literal:
+            known = typing.get_args(kind)
+            require(section, field_.name, value in known, f"choose one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +74,8 @@ class Stem:
     3x3 convolution, 3x3 involution, 3x3 convolution (the involution paper's)."""
 
     def __post_init__(self) -> None:
-        require(self, "width", self.width >= 1, "a positive number of channels is needed")
+        check_types(self)
+        require_between(self, "width", 1, MOST_CHANNELS)
         require(self, "stride", self.stride in (1, 2, 4), "choose 1, 2 or 4")
 
 
@@ -62,12 +102,14 @@ class Stage:
     """Names of the stage's candidates; empty means every candidate of the space."""
 
     def __post_init__(self) -> None:
-        require(self, "width", self.width >= 1, "a positive number of channels is needed")
-        require(self, "depth", self.depth >= 1, "a stage has at least one layer")
+        check_types(self)
+        require_between(self, "width", 1, MOST_CHANNELS)
+        require_between(self, "depth", 1, 1000)
         require(self, "stride", self.stride in (1, 2), "choose 1 or 2")
-        require(self, "expansion", self.expansion > 0, "a positive factor is needed")
+        right = 1 / 64 <= self.expansion <= 64
+        require(self, "expansion", right, "a factor from 1/64 to 64 is needed")
         different = len(set(self.candidates)) == len(self.candidates)
-        require(self, "candidates", different, "each name can be given once")
+        require(self, "candidates", different, "each is named once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,32 +134,76 @@ class Space:
     """Channels of a 1x1 convolution between the last stage and the pooling; 0 for none."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self, "stages", len(self.stages) > 0, "at least one stage is needed")
         require(self, "candidates", len(self.candidates) > 0, "at least one candidate is needed")
-        require(self, "input_size", self.input_size >= 1, "a positive number of pixels is needed")
-        require(self, "in_channels", self.in_channels >= 1, "a positive number is needed")
-        require(self, "num_classes", self.num_classes >= 2, "at least two classes are needed")
-        require(self, "head_width", self.head_width >= 0, "0 (none) or a positive number is needed")
+        require_between(self, "input_size", 1, 2**14)
+        require_between(self, "in_channels", 1, MOST_CHANNELS)
+        require_between(self, "num_classes", 2, 2**20)
+        require_between(self, "head_width", 0, MOST_CHANNELS)
         for name, options in self.candidates.items():
-            if "operator" not in options:
-                raise UserError(f"candidates.{name}: the key `operator` is missing")
+            _check_candidate(name, options)
+
+
+def _check_candidate(name: Any, options: Any) -> None:
+    if type(name) is not str or not CANDIDATE_NAME.fullmatch(name):
+        raise UserError(
+            f"candidates: the name {name!r} is not possible; it begins with a letter or a digit, "
+            "and letters, digits, `_` and `-` may follow"
+        )
+    if type(options) is not dict:
+        raise UserError(f"candidates.{name}: {options!r} is not possible; `key: value` is needed")
+    if "operator" not in options:
+        raise UserError(f"candidates.{name}: the key `operator` is missing")
+    if type(options["operator"]) is not str:
+        operator = options["operator"]
+        raise UserError(f"candidates.{name}.operator: {operator!r} is not possible; name one")
+    for key, value in options.items():
+        if not _is_plain(value):
+            raise UserError(
+                f"candidates.{name}.{key}: {value!r} is not possible; a finite number, a text, "
+                "true or false is needed, or a list of them"
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is list:
+        return all(type(item) is not list and _is_plain(item) for item in value)
+    if type(value) in (int, float):
+        return -math.inf < value < math.inf
+    return value is None or type(value) in (str, bool)
 
 
 def space_from_dict(values: dict[str, Any]) -> Space:
     """Build the dataclasses from nested mappings, as found in an ``architecture.yaml``.
 
     Raises:
-        UserError: A key is unknown or missing.
+        UserError: A key is unknown or missing, or a value is not possible.
     """
+    if type(values) is not dict or "stages" not in values:
+        raise UserError("space: the key 'stages' is missing")
+    values = dict(values)
+    stages, stem = values.pop("stages"), values.pop("stem", {})
+    if type(stages) is not list:
+        raise UserError(f"space.stages: {stages!r} is not possible; a list is needed")
+    return _build(
+        Space,
+        {
+            **values,
+            "stem": _build(Stem, stem, "space.stem"),
+            "stages": tuple(
+                _build(Stage, stage, f"space.stages.{i}") for i, stage in enumerate(stages)
+            ),
+        },
+        "space",
+    )
+
+
+def _build(section: type, values: Any, key: str) -> Any:
+    """Build one section; lists become tuples, and its errors are prefixed by its key."""
     try:
-        values = dict(values)
-        stages = tuple(
-            Stage(**{**stage, "candidates": tuple(stage.get("candidates", ()))})
-            for stage in values.pop("stages")
-        )
-        stem = Stem(**values.pop("stem", {}))
-        return Space(stages=stages, stem=stem, **values)
-    except KeyError as error:
-        raise UserError(f"space: the key {error} is missing") from None
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"space: {error}") from None
+        return section(**{k: tuple(v) if type(v) is list else v for k, v in values.items()})
+    except UserError as error:
+        raise UserError(f"{key}.{error}") from None
+    except (TypeError, AttributeError) as error:  # an unknown or a missing key, or no mapping
+        raise UserError(f"{key}: {error}") from None

@@ -80,7 +80,8 @@ _PUBLIC = {
     "experiments.data.registry": ("Images", "Source", "register_source"),
     "experiments.measure": ("measure",),
     "experiments.reporting.front": ("pick", "read_front"),
-    "experiments.retrain": ("Retrained", "retrain_architecture"),
+    "experiments.retrain": ("retrain_architecture",),
+    "experiments.retrained": ("Retrained",),
     "experiments.run": ("run_pipeline",),
     "experiments.search": ("search_architectures",),
     "experiments.settings": ("load_config",),
@@ -93,12 +94,6 @@ _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
-    from experiments.data.registry import Images as Images
-    from experiments.data.registry import Source as Source
-    from experiments.data.registry import register_source as register_source
-    from experiments.reporting.front import pick as pick
-    from experiments.reporting.front import read_front as read_front
-
     from configs import Config as Config
     from configs import UserError as UserError
     from configs import preset_names as preset_names
@@ -126,10 +121,15 @@ if TYPE_CHECKING:
     from evaluators.metrics import COUNTED as COUNTED
     from evaluators.metrics import EVALUATED as EVALUATED
     from evaluators.metrics import TIMED as TIMED
+    from experiments.data.registry import Images as Images
+    from experiments.data.registry import Source as Source
+    from experiments.data.registry import register_source as register_source
     from experiments.data.splits import load_splits as load_splits
     from experiments.measure import measure as measure
-    from experiments.retrain import Retrained as Retrained
+    from experiments.reporting.front import pick as pick
+    from experiments.reporting.front import read_front as read_front
     from experiments.retrain import retrain_architecture as retrain_architecture
+    from experiments.retrained import Retrained as Retrained
     from experiments.run import run_pipeline as run_pipeline
     from experiments.search import search_architectures as search_architectures
     from experiments.settings import load_config as load_config

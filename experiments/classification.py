@@ -36,7 +36,10 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
 
 
 def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, seed: int) -> Trainer:
-    """Return the trainer of a stand-alone network."""
+    """Return the trainer of a stand-alone network.
+
+    Where it inherits the supernet's weights, temperatures stay where the supernet's training ended.
+    """
     mixup = None
     if recipe.mixup or recipe.cutmix:
         from timm.data import Mixup
@@ -54,6 +57,7 @@ def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, see
         seed,
         loss=ClassificationLoss(recipe.label_smoothing),
         transform=BatchTransform(recipe, next(network.parameters()).device, mixup),
+        anneal=not recipe.inherit,
         ema_decay=recipe.ema_decay,
     )
 
@@ -77,10 +81,7 @@ class ClassificationLoss(nn.Module):
 
 
 class BatchTransform:
-    """Random erasing, then Mixup or CutMix, which turn labels into probabilities.
-
-    A batch of an odd number of images is not mixed: its images are mixed in pairs.
-    """
+    """Random erasing, then Mixup or CutMix, which turn labels into probabilities."""
 
     def __init__(self, recipe: Recipe, device: torch.device, mixup: Mixup | None = None) -> None:
         self.mixup = mixup
@@ -93,6 +94,12 @@ class BatchTransform:
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.erase is not None:
             images = self.erase(images)
-        if self.mixup is not None and len(images) % 2 == 0:
-            images, targets = self.mixup(images, targets)
-        return images, targets
+        if self.mixup is None:
+            return images, targets
+        count = len(images)
+        if count % 2:  # timm mixes pairs, first and last: the one in the middle has no partner
+            middle = slice(count // 2, count // 2 + 1)
+            images = torch.cat([images, images[middle]])
+            targets = torch.cat([targets, targets[middle]])
+        images, targets = self.mixup(images, targets)
+        return images[:count], targets[:count]

@@ -143,7 +143,8 @@ class SupernetEvaluator:
     def splits(self) -> Splits:
         """Calibration and validation images, loaded on first use."""
         if self._splits is None:
-            self._splits = load_splits(self.config, resolve_device(self.config.device))
+            device, statistics = resolve_device(self.config.device), self.workspace.statistics
+            self._splits = load_splits(self.config, device, statistics=statistics)
         return self._splits
 
     def __getstate__(self) -> dict[str, Any]:

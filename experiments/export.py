@@ -1,97 +1,114 @@
-"""Export to ONNX, checked against PyTorch."""
+"""What a trained network is shipped with: what it expects of images, and ONNX programs.
+
+A form is a way in which it can be run: ``eager``, or an exported file by its name.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import importlib.util
-import io
-import logging
-import os
-import warnings
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from evaluators import deployed
+from configs.atomic import write_atomically
+from configs.errors import TooNoisy, UserError
+from configs.latency import LatencySettings
+from evaluators import Latency, deployed, measure_latency
+from evaluators.runtimes.onnxruntime import to_onnx
+from experiments.console import console
+from experiments.data.preprocessing import Preprocessing
 
 TOLERANCE = 1e-3  # largest difference of logits, relative to the largest logit
+METADATA = "pretrained_cfg"  # the key in the files of weights and programs, a JSON object
+PROGRAMS = {"model.onnx": "onnxruntime", "model-dynamic.onnx": "onnxruntime_dynamic"}
+
+
+def pretrained_cfg(preprocessing: Preprocessing, class_names: list[str]) -> dict[str, Any]:
+    """Return what the weights expect in timm's words, as plain values.
+
+    `timm.data.create_transform` makes of them what `experiments.data` does in evaluation: resize
+    the shorter side to the input's, cut out the centre, normalise.
+    """
+    return {
+        "input_size": [preprocessing.channels, preprocessing.size, preprocessing.size],
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "num_classes": len(class_names),
+        "label_names": list(map(str, class_names)),
+    }
+
+
+def as_metadata(expected: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the weights expect as the metadata of a safetensors or an ONNX file."""
+    return {METADATA: json.dumps(expected)}
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written. `dynamic_batch` is False where only the given batch size works."""
+    """What was written; without a path nothing was, and the message says why."""
 
     path: Path | None
-    dynamic_batch: bool = False
     difference: float = 0.0
     message: str = ""
 
 
-def export_onnx(network: nn.Module, shape: tuple[int, int, int], path: Path) -> Export:
-    """Writes ``model.onnx`` and compares ONNX Runtime with PyTorch at batch 1 and 3.
+def export_onnx(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    path: Path,
+    batch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Export:
+    """Write an ONNX program in float32 and compare ONNX Runtime with PyTorch.
 
-    The batch is dynamic where the operators allow it, else 1. Nothing is written when the optional
-    packages are missing or the outputs differ by more than 1e-3 of the largest logit; the message
-    says so.
+    Nothing is written when the optional packages are missing or the outputs differ by more than
+    1e-3 of the largest logit; the message says so.
 
     Args:
         network: Not changed; training forms are fused in a copy.
         shape: (C, H, W) of an image.
+        batch: Images of a forward pass; None exports for any number, and compares one and three.
+        metadata: Kept in the file.
     """
     missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
     if missing:
-        return Export(
-            None, message=f'no ONNX: {", ".join(missing)} missing; pip install "evolute[export]"'
-        )
-    network = deployed(network).cpu().float().to(memory_format=torch.contiguous_format)
-    partial = path.with_suffix(".partial.onnx")
-    failures = []
+        names = ", ".join(missing)
+        return Export(None, message=f'no ONNX: {names} missing; pip install "evolute[export]"')
+    network = deployed(network).cpu().float()
     try:
-        for batches in ((1, 3), (1,)):
-            dynamic = len(batches) > 1
-            try:
-                _write(network, shape, partial, dynamic)
-                difference = max(_difference(network, partial, b, shape) for b in batches)
-            except Exception as error:  # exporter and runtime raise many kinds
-                failures.append(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
-                continue
-            if difference > TOLERANCE:
-                failures.append(f"outputs differ by {difference:.2g} of the largest logit")
-                continue
-            os.replace(partial, path)
-            message = "" if dynamic else f"ONNX for batch 1 only: {failures[0]}"
-            return Export(path, dynamic, difference, message)
-    finally:
-        partial.unlink(missing_ok=True)
-    return Export(None, message="no ONNX: " + "; ".join(failures))
-
-
-def _write(network: nn.Module, shape: tuple[int, int, int], path: Path, dynamic: bool) -> None:
-    # two images in the example: an exporter takes a size of one for a constant
-    images = torch.zeros(2 if dynamic else 1, *shape)
-    with _quiet():
-        torch.onnx.export(
-            network,
-            (images,),
-            path,
-            dynamo=True,
-            external_data=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if dynamic else None,
-            verbose=False,
-        )
+        program = to_onnx(network, torch.empty(batch or 1, *shape), any_batch=batch is None)
+        program.model.metadata_props.update(metadata or {})
+        content = program.model_proto.SerializeToString()
+        batches = (1, 3) if batch is None else (batch,)
+        difference = max(_difference(network, content, count, shape) for count in batches)
+    except Exception as error:  # exporter and runtime raise many kinds
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return Export(None, message=f"no {path.name}: {reason}")
+    if difference > TOLERANCE:
+        reason = f"outputs differ by {difference:.2g} of the largest logit"
+        return Export(None, difference, f"no {path.name}: {reason}")
+    write_atomically(path, content)
+    return Export(path, difference)
 
 
 @torch.no_grad()
-def _difference(network: nn.Module, path: Path, batch: int, shape: tuple[int, int, int]) -> float:
+def _difference(
+    network: nn.Module, program: bytes, batch: int, shape: tuple[int, int, int]
+) -> float:
     import onnxruntime
 
     images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
     expected = network(images).numpy()
     if logits.shape != expected.shape:
@@ -99,15 +116,53 @@ def _difference(network: nn.Module, path: Path, batch: int, shape: tuple[int, in
     return float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
-@contextlib.contextmanager
-def _quiet():
-    """The exporter reports its progress and its internals; people asked for neither."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def export_programs(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    folder: Path,
+    latency: LatencySettings,
+    metadata: Mapping[str, str],
+) -> dict[str, LatencySettings]:
+    """Write ``model.onnx`` for the batch of ``latency``, and ``model-dynamic.onnx`` for any.
+
+    What can't be written is said, and no older file of that name is left.
+
+    Returns:
+        The forms that there are now, with the settings under which each is timed as it is run.
+    """
+    forms = {"eager": dataclasses.replace(latency, runtime="eager")}
+    for file, runtime in PROGRAMS.items():
+        batch = latency.batch if runtime == "onnxruntime" else None
+        export = export_onnx(network, shape, folder / file, batch, metadata)
+        if export.path is None:
+            (folder / file).unlink(missing_ok=True)
+            console.print(f"[yellow]{export.message}[/]")
+        else:
+            forms[file] = dataclasses.replace(latency, runtime=runtime, dtype="float32")
+    return forms
+
+
+def measure_forms(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    forms: Mapping[str, LatencySettings],
+    device: torch.device,
+    reference_ms: float | None = None,
+) -> dict[str, Latency]:
+    """Time a network in several forms; one that can't be timed here is said and left out.
+
+    Args:
+        reference_ms: The unit of latency of a study, for values that compare with its own.
+    """
+    times: dict[str, Latency] = {}
+    for form, settings in forms.items():
+        equal = next((known for known in times if forms[known] == settings), None)
+        try:
+            times[form] = (
+                measure_latency(network, shape, settings, device=device, reference_ms=reference_ms)
+                if equal is None
+                else times[equal]
+            )
+        except (TooNoisy, UserError) as error:
+            console.print(f"[yellow]Latency of {form} not measured: {error}[/]")
+    return times

@@ -27,19 +27,21 @@ def write_config(images: Path, out: Path, preset: str) -> None:
     """
     if out.exists():
         raise UserError(f"{str(out)!r} exists; choose another name")
-    train, open_test = open_images(Data(name="images", root=str(images)), channels=3, seed=0)
+    train, open_test = open_images(Data(name="images", root=str(images)), channels=3)
     indices = np.linspace(0, len(train.labels) - 1, SAMPLED).astype(int)
     sides = [min(train.read(int(index)).size) for index in dict.fromkeys(indices.tolist())]
     side = int(np.median(sides))
     name = re.sub(r"[^\w.-]+", "-", out.stem).strip("-") or "mine"
     count = len(train.labels) + len(open_test().labels)
+    size = suggested_size(side)
     values = {
         "name": (name, f"the work directory is runs/{name}"),
-        "input_size": (suggested_size(side), f"median of the shorter sides: {side} pixels"),
+        "input_size": (size, f"median of the shorter sides: {side} pixels"),
         "in_channels": (3, "colour; 1 for grey images"),
         "num_classes": (len(train.class_names), _few(train.class_names)),
         "root": (str(images), f"{count} images"),
         "limit": (0, "all images; a smaller number for a first try"),
+        "crop_padding": (size // 8, "an eighth of the input's size"),
     }
     text = find_config(preset).read_text(encoding="utf-8")
     body = text[text.index("\nname:") + 1 :]

@@ -1,36 +1,38 @@
-"""Trains a chosen architecture from scratch, tests it once, exports and registers it."""
+"""Trains a chosen architecture, tests it once, exports and registers it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import statistics
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from configs import Config, UserError, config_to_dict
 from configs.atomic import write_atomically
-from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency
+from configs.differences import first_difference
+from evaluators import count_macs, count_params, deployed, shared_device
 from evaluators.accuracy import measure_accuracy
 from experiments.classification import network_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device
-from experiments.evaluator import image_shape
-from experiments.export import export_onnx
+from experiments.evaluator import image_shape, latency_fingerprint
+from experiments.export import as_metadata, export_programs, measure_forms, pretrained_cfg
 from experiments.reporting.front import pick, read_front
 from experiments.reporting.tables import comparison
+from experiments.retrained import Retrained, better_plain, comparable, read_retrained, verdict
 from experiments.settings import load_config
 from experiments.studies import unit_of
 from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
-from experiments.workspace import Workspace, open_tracker, open_workspace
+from experiments.workspace import SUPERNET_KEYS, Workspace, open_tracker, open_workspace
+from search.space_profile import uniform_architectures
 from search_space import (
     Architecture,
     SearchSpace,
@@ -38,33 +40,35 @@ from search_space import (
     named_architecture,
     save_architecture,
 )
-from supernet import fit, save_weights, seed_everything
+from search_space.architecture import WEIGHTS
+from supernet import fit, load_weights, save_weights, seed_everything
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Run, Tracker
 
+CONVOLUTIONS = ("convolution", "depthwise")
+USED_SECTIONS = ("name", "seed", "device", "space", "data", "evaluate", "latency", "retrain")
+SEARCHED = "searched"  # the form under the settings of the search, among those that are timed
+
 
 @dataclass(frozen=True)
-class Retrained:
-    """A trained network on disk, and the figures of all its seeds.
+class Task:
+    """One architecture to train, and everything that its seeds share."""
 
-    `metrics` are those of the shipped seed (the best on the search-validation split);
-    `test_accuracies` has one value per seed.
-    """
-
-    name: str
-    folder: Path
+    config: Config
+    workspace: Workspace
+    space: SearchSpace
     architecture: Architecture
-    metrics: dict[str, float]
-    test_accuracies: list[float]
+    folder: Path
+    splits: Splits
+    expected: dict[str, Any]  # what the weights expect of images; see `pretrained_cfg`
+    tracker: Tracker | None
 
-    @property
-    def accuracy_text(self) -> str:
-        """Test accuracy in percent, with the standard deviation where there are several seeds."""
-        mean = statistics.mean(self.test_accuracies)
-        if len(self.test_accuracies) == 1:
-            return f"{mean:.2f}"
-        return f"{mean:.2f} ± {statistics.stdev(self.test_accuracies):.2f}"
+    def run_of(self, seed: int, params: dict[str, Any] | None = None) -> Run | None:
+        """Begin or continue the MLflow run of a seed."""
+        if self.tracker is None:
+            return None
+        return self.tracker.child(f"retrain {self.folder.name} seed {seed}", "retrain", params)
 
 
 def retrain_architecture(
@@ -73,100 +77,174 @@ def retrain_architecture(
     architecture: Architecture,
     name: str,
     tracker: Tracker | None = None,
-    register: bool = True,
 ) -> Retrained:
-    """Trains from scratch with the `retrain` recipe, once per seed, and ships the best seed.
+    """Train with the `retrain` recipe, once per seed, and make the best seed ready to ship.
 
-    Writes ``retrained/NAME-HASH/`` (the hash is that of the architecture and the recipe, so that
-    another one never finds these results in its way): ``architecture.yaml``,
-    ``weights.safetensors``, ``metrics.json``, ``model.onnx``, ``curves.png``, the configuration,
-    and a folder with checkpoint and metrics for each seed. Seeds that are finished aren't trained
-    again. The test split is used once per seed, after training; the seed to ship is chosen on the
+    Writes ``retrained/NAME-HASH/``: ``architecture.yaml``, ``weights.safetensors``,
+    ``metrics.json``, ``model.onnx`` for the batch of ``latency.batch``, ``model-dynamic.onnx`` for
+    any, ``curves.png``, the configuration, and a folder with checkpoint and metrics for each seed.
+    The hash is that of all that changes a result, so that other settings never find these results
+    in their way: architecture, space, plugins, recipe, data, latency settings, kind of device, and
+    the supernet's weights where they are inherited. Seeds that are finished aren't trained again.
+    The test split is used once per seed, after training; the seed to ship is chosen on the
     search-validation split.
 
-    Args:
-        register: Whether the network becomes a model version; `champion` if it beats the present.
+    Raises:
+        UserError: The architecture is not in the space, the data can't be read, the runtime of
+            ``latency`` can't be had, or the supernet to inherit from is another or none.
     """
     space = SearchSpace(config.space, config.plugins)
     space.validate(architecture)
-    folder = workspace.retrained / f"{name}-{_identity(config, architecture)}"
-    save_architecture(folder / "architecture.yaml", space, architecture)
-    write_atomically(
-        folder / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False)
-    )
+    latency_fingerprint(config)  # a runtime that is missing is refused before anything is trained
+    if config.retrain.inherit:
+        _check_supernet(config, workspace)
     device = resolve_device(config.device)
-    splits = load_splits(config, device, batch_size=config.retrain.batch_size, test=True)
-    runs = [
-        _train_seed(config, workspace, space, architecture, folder, seed, splits, tracker)
-        for seed in range(config.seed, config.seed + config.retrain.seeds)
-    ]
-    seed_folder, metrics = max(runs, key=lambda run: run[1]["validation_accuracy"])
-    for file in ("weights.safetensors", "model.onnx", "curves.png"):
-        if (seed_folder / file).exists():
-            write_atomically(folder / file, (seed_folder / file).read_bytes())
-    write_atomically(
-        folder / "metrics.json",
-        json.dumps(
-            {
-                **metrics,
-                "test_accuracies": [values["accuracy"] for _, values in runs],
-                "seeds": [values["seed"] for _, values in runs],
-                "class_names": splits.class_names,
-                "preprocessing": dataclasses.asdict(splits.preprocessing),
-            },
-            indent=1,
-        ),
+    splits = load_splits(
+        config,
+        device,
+        batch_size=config.retrain.batch_size,
+        test=True,
+        statistics=workspace.statistics,
     )
-    if tracker is not None and register:
-        model = config.tracking.model_name or f"evolute-{config.name}"
-        run = tracker.child(f"retrain {folder.name} seed {int(metrics['seed'])}", "retrain")
-        version = run.register(folder, model, metrics)
-        run.finish()
-        if version is not None:
-            suffix = ", now the champion" if version.champion else ""
-            console.print(f"Registered {model} version {version.version}{suffix}.")
-    return Retrained(
-        name, folder, architecture, metrics, [values["accuracy"] for _, values in runs]
+    expected = pretrained_cfg(splits.preprocessing, splits.class_names)
+    conditions = _conditions(config, workspace, splits.sizes, expected)
+    folder = workspace.retrained / f"{name}-{_identity(conditions, space, architecture)}"
+    save_architecture(folder / "architecture.yaml", space, architecture, expected)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(_used(config), sort_keys=False))
+    task = Task(config, workspace, space, architecture, folder, splits, expected, tracker)
+    seeds = range(config.seed, config.seed + config.retrain.seeds)
+    runs = {seed: _train_seed(task, seed) for seed in seeds}
+    best = max(seeds, key=lambda seed: runs[seed]["validation_accuracy"])
+    searched, forms = _ship(task, best)
+    retrained = Retrained(
+        name=name,
+        folder=folder,
+        architecture=tuple(architecture),
+        metrics={**runs[best], **searched},
+        seeds=list(seeds),
+        test_accuracies=[runs[seed]["accuracy"] for seed in seeds],
+        latencies=forms,
+        class_names=list(map(str, splits.class_names)),
+        conditions=conditions,
+        plain=is_plain(space, architecture),
+        inherited=config.retrain.inherit,
+    )
+    retrained.write()
+    return retrained
+
+
+def register(config: Config, network: Retrained, tracker: Tracker) -> None:
+    """Make a network a version of the registered model, and the champion if it is the best.
+
+    See `experiments.tracking.model_registry.register_folder`.
+    """
+    model = config.tracking.model_name or f"evolute-{config.name}"
+    seed = int(network.metrics["seed"])
+    run = tracker.child(f"retrain {network.folder.name} seed {seed}", "retrain")
+    version = run.register(network.folder, model, network.metrics)
+    run.finish()
+    if version is not None:
+        end = "now the champion" if version.champion else version.reason
+        console.print(f"Registered {model} version {version.version}, {end}.", highlight=False)
+
+
+def all_convolution(space: SearchSpace) -> Architecture:
+    """Return the first convolution of every layer; its first candidate where there is none."""
+    return tuple(
+        next(
+            (name for name in layer.candidates if space.operator_of(name) in CONVOLUTIONS),
+            layer.candidates[0],
+        )
+        for layer in space.layers
     )
 
 
-def _identity(config: Config, architecture: Architecture) -> str:
-    recipe = {**config_to_dict(config.retrain), "seeds": None}  # more seeds go into the same folder
-    parts = [architecture, recipe, config_to_dict(config.space)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
+def is_plain(space: SearchSpace, architecture: Architecture) -> bool:
+    """Return whether an architecture has one candidate throughout, at any depth.
+
+    Where stages offer different candidates it may have the first of a layer, or the first
+    convolution.
+    """
+    if len({name for name in architecture if not space.is_skip(name)}) == 1:
+        return True
+    plain = {space.canonical(all_convolution(space)), *uniform_architectures(space)}
+    return space.canonical(architecture) in plain
 
 
-def _train_seed(
-    config: Config,
-    workspace: Workspace,
-    space: SearchSpace,
-    architecture: Architecture,
-    folder: Path,
-    seed: int,
-    splits: Splits,
-    tracker: Tracker | None,
-) -> tuple[Path, dict[str, float]]:
+def _check_supernet(config: Config, workspace: Workspace) -> None:
+    """Check that the configuration is that of the supernet to inherit from.
+
+    Raises:
+        UserError: It isn't; the message names the difference.
+    """
+    trained, now = config_to_dict(load_config(workspace.config)), config_to_dict(config)
+    for key in SUPERNET_KEYS:
+        if difference := first_difference(trained[key], now[key], key):
+            raise UserError(
+                f"retrain.inherit: the supernet of {workspace.directory} is another one: "
+                f"{difference}. Take the old value, or train from scratch"
+            )
+
+
+def _conditions(
+    config: Config, workspace: Workspace, sizes: dict[str, int], expected: dict[str, Any]
+) -> str:
+    """Hash what two networks must have in common if their figures are to be compared."""
+    statistics = [[round(value, 5) for value in expected[key]] for key in ("mean", "std")]
+    inherited = None
+    if config.retrain.inherit:
+        load_supernet(config, workspace)  # says so where it is missing or damaged
+        inherited = hashlib.sha256(workspace.weights.read_bytes()).hexdigest()
+    return _hash(
+        {**config_to_dict(config.retrain), "seeds": None},  # more seeds go into the same folder
+        config_to_dict(config.data),
+        config.seed,  # of the splits
+        [expected["input_size"], expected["label_names"], sizes, statistics],
+        config_to_dict(config.latency),
+        resolve_device(config.device).type,
+        inherited,
+    )
+
+
+def _identity(conditions: str, space: SearchSpace, architecture: Architecture) -> str:
+    plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in space.plugins]
+    return _hash(conditions, config_to_dict(space.config), architecture, plugins)[:8]
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _used(config: Config) -> dict[str, Any]:
+    """Return the sections on which a retrained network depends; its plugins lie beside it."""
+    values = config_to_dict(config)
+    sections = USED_SECTIONS if not config.retrain.inherit else (*USED_SECTIONS, "train")
+    return {
+        **{key: values[key] for key in sections},
+        "plugins": [Path(plugin).name for plugin in config.plugins],
+    }
+
+
+def _train_seed(task: Task, seed: int) -> dict[str, float]:
     """Train one network of one seed, or read its metrics where it is finished already."""
-    seed_folder = folder / f"seed-{seed}"
+    config, splits = task.config, task.splits
+    seed_folder = task.folder / f"seed-{seed}"
     metrics_file = seed_folder / "metrics.json"
     if metrics_file.exists():
-        return seed_folder, json.loads(metrics_file.read_text(encoding="utf-8"))
+        return json.loads(metrics_file.read_text(encoding="utf-8"))
     device = resolve_device(config.device)
     seed_everything(seed, 0)
     if config.retrain.inherit:
-        network = load_supernet(config, workspace).extract(architecture).to(device)
+        network = load_supernet(config, task.workspace).extract(task.architecture).to(device)
     else:
-        network = build_network(space, architecture).to(device)
+        network = build_network(task.space, task.architecture).to(device)
     trainer = network_trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
-    title = f"{folder.name}, seed {seed}"
-    run: Run | None = None
-    if tracker is not None:
-        params = {
-            "architecture": "/".join(architecture),
-            "seed": seed,
-            "retrain": config_to_dict(config.retrain),
-        }
-        run = tracker.child(f"retrain {folder.name} seed {seed}", "retrain", params=params)
+    params = {
+        "architecture": "/".join(task.architecture),
+        "seed": seed,
+        "retrain": config_to_dict(config.retrain),
+    }
+    run = task.run_of(seed, params)
     history = TrainingHistory(seed_folder / "history.json")
 
     def on_epoch(epoch: int, loss: float) -> None:
@@ -175,10 +253,10 @@ def _train_seed(
         if run is not None:
             run.metrics({"loss": loss, "validation_accuracy": accuracy}, step=epoch)
 
-    with step_progress(title, trainer.total_steps) as advance:
+    with step_progress(f"{task.folder.name}, seed {seed}", trainer.total_steps) as advance:
         fit(
             trainer,
-            splits.train,
+            dataclasses.replace(splits.train, seed=seed),  # in an order of its own, augmented anew
             seed_folder / "checkpoint.pt",
             lambda step, loss: advance(step, f"loss {loss:.3f}"),
             on_epoch,
@@ -187,30 +265,14 @@ def _train_seed(
 
     shipped = trainer.shipped().eval()
     assert splits.test is not None
-    size = image_shape(config)
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),
         "validation_accuracy": measure_accuracy(shipped, splits.validation),
         "params": count_params(deployed(shipped)),
-        "macs": count_macs(deployed(shipped), (1, *size)),
+        "macs": count_macs(deployed(shipped), (1, *image_shape(config))),
         "seed": seed,
     }
-    try:
-        unit = unit_of(config, workspace)  # so that it compares with the search's latencies
-        latency = measure_latency(shipped, size, config.latency, device=device, reference_ms=unit)
-        metrics |= {
-            "latency_ms": latency.median_ms,
-            "latency_spread": latency.spread,
-            "latency_reference_ms": latency.reference_ms,
-        }
-        about = json.dumps(latency.fingerprint, indent=1)
-        write_atomically(seed_folder / "fingerprint.json", about)
-    except TooNoisy as error:
-        console.print(f"[yellow]Latency not measured: {error}[/]")
-    save_weights(seed_folder / "weights.safetensors", shipped)
-    export = export_onnx(shipped, size, seed_folder / "model.onnx")
-    if export.message:
-        console.print(f"[yellow]{export.message}[/]")
+    save_weights(seed_folder / WEIGHTS, shipped, as_metadata(task.expected))
     curves = history.plot()
     write_atomically(metrics_file, json.dumps(metrics, indent=1))
     if run is not None:
@@ -219,7 +281,46 @@ def _train_seed(
         )
         run.artifact(curves)
         run.finish()
-    return seed_folder, metrics
+    return metrics
+
+
+def _ship(task: Task, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Put a seed's network into the folder, export it, and time it in all its forms.
+
+    What is there already, of the same seed and device, is left as it is.
+
+    Returns:
+        Latency and spread under the settings of the search, none where the device was too busy,
+        and the milliseconds of every form.
+    """
+    folder, latency = task.folder, task.config.latency
+    before, fingerprints = read_retrained(folder), folder / "fingerprint.json"
+    if before is not None and before.metrics["seed"] == seed and fingerprints.exists():
+        measured = json.loads(fingerprints.read_text(encoding="utf-8"))
+        if measured.get(SEARCHED) == latency_fingerprint(task.config):
+            searched = {key: before.metrics[key] for key in ("latency_ms", "latency_spread")}
+            return searched, before.latencies
+
+    (folder / "metrics.json").unlink(missing_ok=True)  # until all files below are of this seed
+    for file in (WEIGHTS, "curves.png"):
+        write_atomically(folder / file, (folder / f"seed-{seed}" / file).read_bytes())
+    shape, device = image_shape(task.config), resolve_device(task.config.device)
+    with shared_device("cpu"):
+        network = build_network(task.space, task.architecture).eval()
+        load_weights(folder / WEIGHTS, network)
+        forms = export_programs(network, shape, folder, latency, as_metadata(task.expected))
+    unit = unit_of(task.config, task.workspace)  # so that it compares with the search's latencies
+    times = measure_forms(network.to(device), shape, {SEARCHED: latency, **forms}, device, unit)
+    write_atomically(
+        fingerprints, json.dumps({form: t.fingerprint for form, t in times.items()}, indent=1)
+    )
+    milliseconds = {form: time.median_ms for form, time in times.items()}
+    spread = {"latency_spread": times[SEARCHED].spread} if SEARCHED in times else {}
+    searched = {"latency_ms": milliseconds.pop(SEARCHED), **spread} if spread else {}
+    if (run := task.run_of(seed)) is not None:
+        run.metrics({**searched, **{f"latency_ms.{k}": v for k, v in milliseconds.items()}})
+        run.finish()
+    return searched, milliseconds
 
 
 def retrain_from_files(
@@ -263,8 +364,20 @@ def retrain_from_files(
         workspace.keep(settings)
     with open_tracker(settings, workspace) as tracker:
         retrained = retrain_architecture(settings, workspace, choices, name, tracker)
-    console.print(comparison([retrained]))
-    console.print(f"Ready to ship: {retrained.folder}", soft_wrap=True, highlight=False)
+        register(settings, retrained, tracker)
+    conclude([retrained])
+
+
+def conclude(networks: list[Retrained]) -> None:
+    """Print networks side by side, and whether the first is worth shipping.
+
+    A plain network that was trained beside it by the same recipe, and is better, is shown too.
+    """
+    first = networks[0]
+    better = better_plain(first, comparable(first))
+    shown = networks if better is None or better in networks else [*networks, better]
+    console.print(comparison(shown))
+    console.print(verdict(first, better), soft_wrap=True, highlight=False)
 
 
 def _with_space_of(config: Config, name: str) -> tuple[Config, Architecture]:

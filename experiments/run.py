@@ -7,25 +7,24 @@ from pathlib import Path
 from configs import Config
 from experiments.console import console
 from experiments.reporting.front import pick
-from experiments.reporting.tables import comparison
-from experiments.retrain import Retrained, retrain_architecture
+from experiments.retrain import all_convolution, conclude, register, retrain_architecture
+from experiments.retrained import Retrained
 from experiments.search import search_architectures
 from experiments.studies import check_study
 from experiments.train import train_supernet
 from experiments.workspace import open_tracker, open_workspace
-from search_space import Architecture, SearchSpace
-
-CONVOLUTIONS = ("convolution", "depthwise")
+from search_space import SearchSpace
 
 
 def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Retrained]:
     """Trains, searches, and retrains the most accurate member of the front beside a baseline.
 
-    The baseline is the all-convolution network of the same space, trained by the same recipe.
-    Every part resumes where an earlier run of the same directory stopped.
+    The baseline is the all-convolution network of the same space, trained by the same recipe. Both
+    are registered: the better one is the champion. Every part resumes where an earlier run of the
+    same directory stopped.
 
     Returns:
-        The retrained winner and the baseline.
+        The retrained winner and the baseline, which are one where the search found the baseline.
     """
     workspace = open_workspace(config, out)
     check_study(config, workspace)
@@ -33,32 +32,20 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
     with open_tracker(config, workspace) as tracker:
         train_supernet(config, workspace, tracker)
         result = search_architectures(config, workspace, tracker)
-        winner = retrain_architecture(
-            config, workspace, pick(result.front, "best").architecture, "best", tracker
-        )
-        baseline = retrain_architecture(
-            config,
-            workspace,
-            all_convolution(SearchSpace(config.space, config.plugins)),
-            "all-convolution",
-            tracker,
-            register=False,
-        )
-        console.print(comparison([winner, baseline]))
+        space = SearchSpace(config.space, config.plugins)
+        best = pick(result.front, "best").architecture
+        plain = space.canonical(all_convolution(space))
+        baseline = retrain_architecture(config, workspace, plain, "all-convolution", tracker)
+        winner = baseline
+        if best != plain:
+            winner = retrain_architecture(config, workspace, best, "best", tracker)
+        networks = [winner] if winner is baseline else [winner, baseline]
+        for network in reversed(networks):  # what is dominated is never promoted, not for a moment
+            register(config, network, tracker)
         tracker.metrics(
             {"winner_test_accuracy": winner.metrics["accuracy"],
              "baseline_test_accuracy": baseline.metrics["accuracy"]}
         )  # fmt: skip
+    conclude(networks)
     console.print(f"Look at everything:  [bold]evolute ui {workspace.directory}[/]", soft_wrap=True)
     return winner, baseline
-
-
-def all_convolution(space: SearchSpace) -> Architecture:
-    """In every layer the first candidate that is a convolution; the first of all where none is."""
-    return tuple(
-        next(
-            (name for name in layer.candidates if space.operator_of(name) in CONVOLUTIONS),
-            layer.candidates[0],
-        )
-        for layer in space.layers
-    )

@@ -45,7 +45,13 @@ def train_supernet(
     rank, world_size = join_distributed_run()
     device = resolve_device(config.device)
     with hold_in_step(device):
-        splits = load_splits(config, device, rank=rank, world_size=world_size)
+        splits = load_splits(
+            config,
+            device,
+            rank=rank,
+            world_size=world_size,
+            statistics=workspace.statistics,
+        )
         supernet = new_supernet(config).to(device)
     trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
     hold = partial(hold_in_step, device)

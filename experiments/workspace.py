@@ -63,6 +63,10 @@ class Workspace:
         return self.directory / "config.yaml"
 
     @property
+    def statistics(self) -> Path:
+        return self.directory / "statistics.json"
+
+    @property
     def checkpoint(self) -> Path:
         return self.root / "supernet" / "checkpoint.pt"
 

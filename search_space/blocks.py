@@ -15,6 +15,7 @@ and names the file under ``plugins:`` in the configuration. What a block promise
   them to as many, at the layer's stride.
 - `Block.around` maps (B, in_channels, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)),
   odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
+- It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
 - A method ``init_weights`` is called after the usual initialisation, where there is one.
 """
@@ -37,6 +38,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
         super().__init__()
+        self.drop_path: nn.Module = nn.Identity()
 
     @staticmethod
     def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
@@ -103,7 +105,7 @@ class Bottleneck(Block):
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.expand(F.relu(operator(self.reduce(x)), inplace=True))
-        return F.relu(out + self.shortcut(x), inplace=True)
+        return F.relu(self.drop_path(out) + self.shortcut(x), inplace=True)
 
 
 @register_block("inverted_residual")
@@ -126,7 +128,7 @@ class InvertedResidual(Block):
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.reduce(F.relu(operator(self.expand(x)), inplace=True))
-        return x + out if self.residual else out
+        return x + self.drop_path(out) if self.residual else out
 
 
 @register_block("ghost_residual")

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.errors import UserError
-
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that also trains on a single value per channel.
@@ -30,17 +28,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 def largest_divisor(limit: int, *channels: int) -> int:
     """Return the largest common divisor of `channels` that is at most `limit`."""
     common = math.gcd(*channels)
-    return next(d for d in range(min(common, max(limit, 1)), 0, -1) if common % d == 0)
+    return next(d for d in range(min(common, limit), 0, -1) if common % d == 0)
 
 
 def same_padding(kernel_size: int, dilation: int = 1) -> int:
-    """Return the padding with which a kernel maps H pixels to ceil(H/stride).
-
-    Raises:
-        UserError: The kernel's size is even; no padding does it then.
-    """
-    if kernel_size % 2 == 0:
-        raise UserError(f"kernel_size: {kernel_size} is not possible; an odd number is needed")
+    """Return the padding with which a kernel of odd size maps H pixels to ceil(H/stride)."""
     return dilation * (kernel_size // 2)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.layers import DropPath, SelectAdaptivePool2d, create_classifier
+from timm.layers.helpers import get_device_dtype
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,26 +48,48 @@ def build_head(config: Space) -> nn.Module:
 
 
 class Network(nn.Module):
-    """Stem, stages, head: (B, in_channels, H, W) images to (B, num_classes) logits.
+    """Stem, stages, head: (B, in_chans, H, W) images to (B, num_classes) logits.
 
     Follows timm: `forward_features` gives the (B, C, h, w) map, `forward_head` pools and
     classifies, `reset_classifier` changes the classes (0 removes the classifier), `feature_info`
     describes the stages for `features_only`.
+
+    Args:
+        in_chans: Channels of the images; None is the space's own.
+        global_pool: ``avg``, ``max`` or another of timm's poolings; "" leaves the map as it is, and
+            the classifier unused.
+        drop_rate: Probability of dropout before the classifier, in training.
+        drop_path_rate: Probability with which the last layer's block is left out for an image, in
+            training; that of the layers before it rises linearly from 0
+            (https://arxiv.org/abs/1603.09382).
     """
 
-    def __init__(self, space: SearchSpace, architecture: Architecture, num_classes: int) -> None:
+    global_pool: SelectAdaptivePool2d
+    fc: nn.Module
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        architecture: Architecture,
+        num_classes: int,
+        in_chans: int | None = None,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         space.validate(architecture)
         config = space.config
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = head_features(config)
-        self.stem = build_stem(config.stem, config.in_channels)
+        self.num_features = head_features(config)
+        self.in_chans = config.in_channels if in_chans is None else in_chans
+        self.drop_rate = drop_rate
+        self.stem = build_stem(config.stem, self.in_chans)
         self.stages = nn.Sequential()
         self.feature_info: list[dict[str, Any]] = []
         reduction = config.stem.stride
         for index, stage in enumerate(config.stages):
             blocks = nn.Sequential()
-            for layer, name in zip(space.layers, architecture):
+            for depth, (layer, name) in enumerate(zip(space.layers, architecture)):
                 if layer.stage != index:
                     continue
                 if space.is_skip(name):
@@ -75,6 +99,9 @@ class Network(nn.Module):
                 width = operator_width(stage, layer.in_channels)
                 operator = space.build_candidate(name, width, width, layer.stride)
                 block.operator = with_norm(operator, width)
+                if drop_path_rate:
+                    last = max(len(space.layers) - 1, 1)
+                    block.drop_path = DropPath(drop_path_rate * depth / last)
                 blocks.append(block)
             self.stages.append(blocks)
             reduction *= stage.stride
@@ -83,23 +110,34 @@ class Network(nn.Module):
             )
         self.head = build_head(config)
         initialize(self)
-        self.fc: nn.Module = nn.Identity()
-        self.reset_classifier(num_classes)
+        self.reset_classifier(num_classes, global_pool)
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer, as timm asks for it."""
         return self.fc
 
-    def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by one for another number of classes; 0 leaves pooled features.
 
+        The new one has the network's device and type.
+
+        Args:
+            global_pool: One of timm's poolings; None keeps the present one.
+
         Raises:
-            ValueError: The pooling is none that a network has.
+            ValueError: timm has no such pooling.
         """
-        if global_pool not in ("avg", ""):
-            raise ValueError(f"global_pool: {global_pool!r} is not possible; choose 'avg' or ''")
-        self.num_classes, self.global_pool = num_classes, global_pool
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        kind = self.global_pool.pool_type if global_pool is None else global_pool
+        try:
+            pool, classifier = create_classifier(
+                self.num_features, num_classes, pool_type=kind, **get_device_dtype(self)
+            )
+        except AssertionError:
+            raise ValueError(
+                f"global_pool: {kind!r} is not possible; choose avg, max, avgmax, catavgmax or ''"
+            ) from None
+        self.num_classes, self.global_pool, self.fc = num_classes, pool, classifier
+        self.head_hidden_size = self.num_features * pool.feat_mult()
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the map (B, num_features, h, w) before the pooling."""
@@ -107,9 +145,9 @@ class Network(nn.Module):
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Return the logits of a map, or the pooled features before the classifier."""
-        if self.global_pool == "avg":
-            features = F.adaptive_avg_pool2d(features, 1).flatten(1)
-        return features if pre_logits or not self.global_pool else self.fc(features)
+        features = self.global_pool(features)
+        features = F.dropout(features, self.drop_rate, self.training)
+        return features if pre_logits or self.global_pool.is_identity() else self.fc(features)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))

@@ -127,21 +127,22 @@ def reference_architecture(name: str, in_channels: int = 3) -> tuple[SearchSpace
 
 
 default_cfgs = generate_default_cfgs(
-    {
-        f"{name}.untrained": {
-            "url": "",
-            "first_conv": "stem.0.0" if name.startswith("evolute_rednet") else "stem.0",
-            "classifier": "fc",
-        }
-        for name in REFERENCES
-    }
+    {f"{name}.untrained": {"url": "", "classifier": "fc"} for name in REFERENCES}
 )
 
 
 def _register(name: str) -> None:
-    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
-        space, architecture = reference_architecture(name, options.get("in_chans") or 3)
-        return timm_network(name, space, architecture, pretrained, **options)
+    def entry(
+        pretrained: bool = False,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> nn.Module:
+        # Weights of one's own are for colour images, which timm adapts; without, any number builds.
+        channels = 3 if pretrained else options.get("in_chans") or 3
+        space, architecture = reference_architecture(name, channels)
+        overlay = {"input_size": (channels, space.input_size, space.input_size)}
+        overlay |= pretrained_cfg_overlay or {}
+        return timm_network(name, space, architecture, pretrained, overlay, **options)
 
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = f"The reference network {name}; see `reference_architecture`."

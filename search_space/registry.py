@@ -7,20 +7,19 @@ for any channel counts, odd sizes and batch 1. A user adds one in a file of thei
     @register_operator("shuffle")
     def shuffle(in_channels, out_channels, stride, groups=4): ...
 
-and names the file under ``plugins:`` in the configuration.
+and names the file under ``plugins:`` in the configuration. Options are checked against the
+signature (`search_space.options`).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from configs.errors import UserError
 from configs.registry import Registry
-from configs.suggestions import did_you_mean
+from search_space.options import check_options, option_names
 
 Operator = Callable[..., nn.Module]
 
@@ -44,7 +43,7 @@ def get_operator(name: str) -> Operator:
 
 def operator_options(name: str) -> list[str]:
     """Return the names of the options that an operator takes beside channels and stride."""
-    return list(inspect.signature(get_operator(name)).parameters)[3:]
+    return option_names(get_operator(name))
 
 
 def build_operator(
@@ -53,11 +52,8 @@ def build_operator(
     """Build one operator.
 
     Raises:
-        UserError: The name or an option is unknown.
+        UserError: The name or an option is unknown, or an option's value is not possible.
     """
-    known = operator_options(name)
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            raise UserError(f"operator {name!r} has no option {option!r}; {hint}")
-    return get_operator(name)(in_channels, out_channels, stride, **options)
+    operator = get_operator(name)
+    check_options(name, operator, options)
+    return operator(in_channels, out_channels, stride, **options)

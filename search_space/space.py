@@ -152,11 +152,16 @@ class SearchSpace(ChoiceSpace):
                 raise UserError(
                     f"space.stages.{index}.block: {stage.block!r} does not exist; {hint}"
                 )
+        for name in config.candidates:
+            if hasattr(nn.ModuleDict(), name):  # the supernet keeps candidates in one
+                raise UserError(
+                    f"space.candidates: the name {name!r} is not possible; torch has a use of its "
+                    f"own for it, so write {name + '1'!r}, for example"
+                )
         # Built only to be checked: what follows draws the same numbers with and without a space.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             for name in config.candidates:
-                if not self.is_skip(name):
-                    self.build_candidate(name, 8, 8, 1)
+                self.build_candidate(name, 8, 8, 1)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> SearchSpace:
@@ -178,7 +183,10 @@ class SearchSpace(ChoiceSpace):
     def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> SearchSpace:
         """Invert `to_dict`; plugins are looked for in `folder`, then in the working directory."""
         plugins = []
-        for plugin in values.get("plugins") or ():
+        named = values.get("plugins") or []
+        if not isinstance(named, list) or not all(isinstance(plugin, str) for plugin in named):
+            raise UserError(f"plugins: {named!r} is not possible; a list of files is needed")
+        for plugin in named:
             beside = (folder or Path()) / plugin
             plugins.append(beside if beside.exists() else Path(plugin))
         return cls(space_from_dict(values["space"]), plugins)
@@ -225,8 +233,11 @@ class SearchSpace(ChoiceSpace):
         operator = options.pop("operator")
         try:
             return build_operator(operator, in_channels, out_channels, stride, **options)
-        except (TypeError, ValueError, AssertionError) as error:
+        except UserError as error:
             raise UserError(f"space.candidates.{name}: {error}") from None
+        except Exception as error:  # whatever an operator of one's own raises
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"space.candidates.{name}: {operator!r} fails: {reason}") from error
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Move skips to the end of each run of layers with equal shapes and candidates.

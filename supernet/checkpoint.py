@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,17 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         ) from None
 
 
-def save_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's parameters and buffers as safetensors, atomically."""
+def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a module's parameters and buffers as safetensors, atomically.
+
+    Args:
+        metadata: Kept in the file's head, where `safetensors.safe_open` finds it.
+    """
     from safetensors.torch import save_file
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     with replacing(path) as partial:
-        save_file(tensors, partial)
+        save_file(tensors, partial, {"format": "pt", **(metadata or {})})
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

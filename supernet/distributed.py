@@ -26,9 +26,14 @@ def leave_distributed_run() -> None:
         torch.distributed.destroy_process_group()
 
 
+def process_rank() -> int:
+    """Return the number of this process in a distributed run; 0 otherwise."""
+    return torch.distributed.get_rank() if _in_distributed_run() else 0
+
+
 def is_main_process() -> bool:
     """Return whether this process writes files: the first one, or the only one."""
-    return not _in_distributed_run() or torch.distributed.get_rank() == 0
+    return process_rank() == 0
 
 
 def average_over_processes(model: nn.Module, loss: float) -> float:

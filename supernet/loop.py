@@ -21,7 +21,9 @@ from supernet.trainer import Trainer
 class Batches(Protocol):
     """Training batches as pure functions of the epoch and their place in it."""
 
-    steps_per_epoch: int
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (B, C, H, W) images and their targets of one epoch, from batch `start` on."""
@@ -38,7 +40,7 @@ def fit(
     """Train to the end of the recipe, from the checkpoint where there is one.
 
     The full state is saved after every epoch, and on SIGINT or SIGTERM before `KeyboardInterrupt`
-    is raised.
+    is raised; never with weights that are not finite.
 
     Args:
         checkpoint: File to resume from and to save to; None saves nothing.
@@ -49,7 +51,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: The run was asked to stop; its state is saved.
-        UserError: The checkpoint is damaged or of another training, or the loss is not finite.
+        UserError: The checkpoint is damaged or of another training, or the loss or the weights
+            are not finite.
     """
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, trainer.device)
@@ -76,6 +79,7 @@ def fit(
 
 
 def _save(trainer: Trainer, checkpoint: Path | None) -> None:
+    trainer.check_weights()
     if checkpoint is not None and is_main_process():
         save_checkpoint(checkpoint, trainer.state_dict())
 

@@ -1,15 +1,15 @@
 """How a network is trained, one step at a time: the supernet and stand-alone networks alike.
 
-A step is a pure function of the weights, the batch, the seed and the step's number: random
-numbers are seeded anew for each step. So a checkpoint holds weights, optimizer and the number of
-steps done, and a resumed run continues bit for bit.
+A step is a pure function of the weights, the batch, the seed, the step's number and the process's:
+random numbers are seeded anew for each step. So a checkpoint holds weights, optimizer and the
+number of steps done, and a resumed run continues bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.suggestions import did_you_mean
-from supernet.distributed import average_over_processes
+from supernet.distributed import average_over_processes, process_rank
 from supernet.paths import TrainingPath
 from supernet.supernet import Supernet, SupernetLayer
 
@@ -61,6 +61,8 @@ class Trainer:
             a candidate that learns on one of m paths takes an m-th of its gradient, and so of its
             weight decay: their proportion is that of a step of one path.
         transform: What happens to a batch on the device: (images, targets) to the same.
+        anneal: Whether `Annealed` modules follow this training. False leaves them where the
+            weights that it starts from were trained to.
         ema_decay: Decay of the averaged weights that are shipped; 0 ships the last iterate.
 
     Raises:
@@ -78,6 +80,7 @@ class Trainer:
         paths: Paths | None = None,
         path_gradients: Literal["mean", "sum"] = "mean",
         transform: Transform | None = None,
+        anneal: bool = True,
         ema_decay: float = 0.0,
     ) -> None:
         self.model, self.recipe, self.seed = model, recipe, seed
@@ -93,10 +96,10 @@ class Trainer:
         if paths is not None and path_gradients == "mean":
             self._path_share = 1 / len(paths(0))
             _scale_decay(self.optimizer, _candidate_parameters(model), self._path_share)
-        self.scheduler = _scheduler(self.optimizer, recipe, steps_per_epoch)
         self.averaged = _averaged(model, ema_decay) if ema_decay else None
-        self._annealed = _annealed(model)
-        self._annealed_average = [] if self.averaged is None else _annealed(self.averaged.module)
+        averaged = () if self.averaged is None else self.averaged.module.modules()
+        self._annealed = _annealed(model.modules()) if anneal else []
+        self._annealed_average = _annealed(averaged) if anneal else []
 
     def train_step(self, images: Tensor, targets: Tensor) -> float:
         """Take one optimizer step and return the mean loss over the step's paths.
@@ -104,9 +107,10 @@ class Trainer:
         Raises:
             UserError: The loss is no longer finite.
         """
-        seed_everything(self.seed, self.step)
+        seed_everything(self.seed, self.step, process_rank())
         self.model.train()
-        self.scheduler.step_update(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
         progress = self.step / self.total_steps
         for module in self._annealed:
             module.anneal(progress)
@@ -118,11 +122,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)  # unsampled candidates must not move
         loss = average_over_processes(self.model, self._backward(images, targets))
         if not math.isfinite(loss):
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise UserError(
-                f"the loss is {loss} at step {self.step} (learning rate {rate:.3g}); try a smaller "
-                "learning_rate or clip_grad. The last checkpoint is kept."
-            )
+            raise self._diverged(f"the loss is {loss} at step {self.step}")
         if self.recipe.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
@@ -153,6 +153,31 @@ class Trainer:
         loss = self.loss(outputs.float(), targets)
         (loss * share).backward()
         return loss.item()
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the step that comes next."""
+        recipe = self.recipe
+        warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * self.steps_per_epoch)
+        return recipe.learning_rate * schedule(self.step, self.total_steps, warmup)
+
+    def check_weights(self) -> None:
+        """Refuse weights that a step has spoilt; its loss was that of the weights before it.
+
+        Raises:
+            UserError: A parameter or a buffer is not finite.
+        """
+        for network in {self.model, self.shipped()}:
+            for key, value in network.state_dict().items():
+                if not torch.isfinite(value).all():
+                    raise self._diverged(f"{key} is not finite after step {self.step - 1}")
+
+    def _diverged(self, what: str) -> UserError:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return UserError(
+            f"{what} (learning rate {rate:.3g}); try a smaller learning_rate or clip_grad. The "
+            "last checkpoint is kept."
+        )
 
     def shipped(self) -> nn.Module:
         """Return the network to evaluate: the averaged weights where there are such."""
@@ -189,9 +214,21 @@ class Trainer:
         self.step = state["step"]
 
 
-def seed_everything(seed: int, step: int) -> None:
-    """Seed Python, NumPy and PyTorch with one number drawn from (seed, step)."""
-    number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Return the share of the peak learning rate at a step, counted from 0.
+
+    It rises linearly for `warmup` steps, is 1 right after them, and falls along a cosine to 0 at
+    the last of all `steps`.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(steps - 1 - warmup, 1)
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed Python, NumPy and PyTorch with one number drawn from all of these."""
+    number = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)
@@ -213,6 +250,10 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise UserError(f"optimizer: {recipe.optimizer!r} fails ({error}); {hint}") from None
 
 
+def _annealed(modules: Iterable[nn.Module]) -> list[Annealed]:
+    return [module for module in modules if isinstance(module, Annealed)]
+
+
 def _candidate_parameters(supernet: nn.Module) -> set[nn.Parameter]:
     """Return what belongs to single candidates: the rest is shared by all paths."""
     layers = cast(Supernet, supernet).layers
@@ -229,25 +270,6 @@ def _scale_decay(
             group["params"] = [p for p in group["params"] if p not in parameters]
             decay = group["weight_decay"] * factor
             optimizer.add_param_group({**group, "params": chosen, "weight_decay": decay})
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:
-    from timm.scheduler import create_scheduler_v2
-
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=recipe.epochs,
-        warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2),  # type: ignore[arg-type]
-        warmup_prefix=True,
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
-    )
-    return scheduler
-
-
-def _annealed(model: nn.Module) -> list[Annealed]:
-    return [module for module in model.modules() if isinstance(module, Annealed)]
 
 
 def _averaged(model: nn.Module, decay: float) -> Any:

@@ -1,8 +1,19 @@
-"""Runtime ``onnxruntime``: the network exported to ONNX and run by ONNX Runtime."""
+"""Runtimes ``onnxruntime`` and ``onnxruntime_dynamic``: exported to ONNX, run by ONNX Runtime.
+
+The first is exported for the batch that is timed, the second for any. They are different programs:
+where the number of images is not known, an operator that mixes kernels for each image must apply
+all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -32,8 +43,34 @@ def _require_packages() -> None:
         )
 
 
-@register_runtime("onnxruntime", version=_version, synchronous=True)
-def prepare(model: nn.Module, example: torch.Tensor, settings: LatencySettings) -> Program:
+def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> torch.onnx.ONNXProgram:
+    """Export a network for the batch of ``example`` (B, C, H, W), or for any number of images.
+
+    Input and output are called ``images`` and ``logits``. ONNX knows no memory format: the program
+    is that of contiguous weights.
+
+    Args:
+        model: In eval mode; its memory format is changed.
+    """
+    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shape = (2, *example.shape[1:]) if any_batch else example.shape  # 1 would become a constant
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (example.new_zeros(shape),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if any_batch else None,
+            verbose=False,
+        )
+    assert program is not None
+    return program
+
+
+def prepare(
+    model: nn.Module, example: torch.Tensor, settings: LatencySettings, any_batch: bool
+) -> Program:
     """Return an ONNX Runtime session with input and output bound on the device.
 
     Raises:
@@ -55,10 +92,10 @@ def prepare(model: nn.Module, example: torch.Tensor, settings: LatencySettings) 
     options.log_severity_level = 3  # errors only
     # Idle worker threads would go on spinning and disturb the reference network's blocks.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    exported = torch.onnx.export(model, (example,), dynamo=True, verbose=False)
-    assert exported is not None
     session = onnxruntime.InferenceSession(
-        exported.model_proto.SerializeToString(), options, providers=[provider]
+        to_onnx(model, example, any_batch).model_proto.SerializeToString(),
+        options,
+        providers=[provider],
     )
     # Input and output stay on the device: copying them is not the network's time.
     binding = session.io_binding()
@@ -70,3 +107,23 @@ def prepare(model: nn.Module, example: torch.Tensor, settings: LatencySettings) 
     for output in session.get_outputs():
         binding.bind_output(output.name, example.device.type, index)
     return lambda: session.run_with_iobinding(binding)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress and its internals; people asked for neither."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+for _name, _any_batch in (("onnxruntime", False), ("onnxruntime_dynamic", True)):
+    register_runtime(_name, version=_version, synchronous=True)(
+        partial(prepare, any_batch=_any_batch)
+    )

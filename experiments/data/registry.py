@@ -18,9 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
-from configs.registry import Registry
+from configs.errors import UserError
+from configs.registry import Registry, load_plugins, loaded_plugins
 from configs.schema import Data
 
 
@@ -33,13 +35,30 @@ class Images:
         labels: Class numbers, int64, shape (N,).
         class_names: One per class, in the order of their numbers.
         read: Return the image of an index below N, as a PIL image of any size. It raises a
-            `UserError` with the file's name where that is damaged.
+            `UserError` with the file's name where that is damaged. It is sent to other processes
+            (``data.loading_workers``), together with what it refers to.
     """
 
     origin: str
     labels: np.ndarray
     class_names: list[str]
     read: Callable[[int], Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle `read` by value: it is a function inside a function, or one of a plugin."""
+        fields = (self.origin, self.labels, self.class_names, self.read)
+        try:
+            return _received, (loaded_plugins(), cloudpickle.dumps(fields))
+        except Exception as error:  # whatever it is that can't be pickled
+            raise UserError(
+                f"data.loading_workers: {self.origin} can't be read in other processes ({error}); "
+                "0 reads it in this one"
+            ) from None
+
+
+def _received(plugins: list[str], fields: bytes) -> Images:
+    load_plugins(plugins)
+    return Images(*cloudpickle.loads(fields))
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,42 @@
 """Images and their three splits: train, search-validation, test.
 
-Small images are kept in memory, large ones are read from disk. Either way a batch is a pure
-function of the seed and its number, and the test split is only read when it is asked for.
+Which image belongs to which split depends on `data` alone, so that all seeds of all runs share
+them. Whether images are kept in memory depends on their number and changes nothing else. The test
+split is only read when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from configs.errors import UserError
 from configs.registry import import_all, load_plugins
 from configs.schema import Config, Data
 from configs.suggestions import did_you_mean
 from experiments.data import sources
-from experiments.data.disk import EvaluationLoader, TrainingLoader
-from experiments.data.memory import MemoryImages, TrainingBatches, decode
+from experiments.data.augmentation import image_transform
+from experiments.data.batches import EvaluationBatches, TrainingBatches
+from experiments.data.pixels import Pixels, stream
 from experiments.data.preprocessing import (
+    Normalizer,
     Preprocessing,
+    Statistics,
     channel_statistics,
     colour_mode,
-    imagenet_statistics,
+    store_statistics,
+    stored_statistics,
 )
 from experiments.data.registry import SOURCES, Images, Source
 
-EvaluationBatches = Iterable[tuple[Tensor, Tensor]]  # can be iterated again and again
+COUNTED = 10_000  # training images at most whose mean and deviation are taken
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Splits:
     is read a second time from the other.
     """
 
-    train: Any
+    train: TrainingBatches
     calibration: EvaluationBatches
     validation: EvaluationBatches
     halves: tuple[EvaluationBatches, EvaluationBatches]
@@ -51,18 +57,6 @@ class Splits:
     sizes: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Which images are which: indices into `images`, and all of `tested`."""
-
-    images: Images
-    train: np.ndarray
-    calibration: np.ndarray  # some of the training images
-    validation: np.ndarray
-    halves: tuple[np.ndarray, np.ndarray]  # of the validation images
-    tested: Images | None
-
-
 def load_splits(
     config: Config,
     device: torch.device | str,
@@ -70,23 +64,26 @@ def load_splits(
     test: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    statistics: Path | None = None,
 ) -> Splits:
     """Read the data of a configuration.
 
-    The search-validation split is held out of the training images, stratified and seeded; so is
-    the test split where the data has none of its own.
+    The search-validation split is held out of the training images, stratified; so is the test
+    split where the data has none of its own.
 
     Args:
         batch_size: Of training; default is the supernet's.
         test: Whether the test split is needed. The search never asks for it.
         rank, world_size: This process's share of every training batch.
+        statistics: File that keeps mean and deviation of the training images, so that all
+            processes of a run use the same; None computes them.
 
     Raises:
         UserError: Files are missing, empty or unreadable, or the classes don't match the space.
     """
-    space, data = config.space, config.data
+    space, data, device = config.space, config.data, torch.device(device)
     load_plugins(config.plugins)
-    images, open_test = open_images(data, space.in_channels, config.seed)
+    images, open_test = open_images(data, space.in_channels)
     classes = images.class_names
     if len(classes) != space.num_classes:
         raise UserError(
@@ -95,11 +92,9 @@ def load_splits(
         )
     kept = np.arange(len(images.labels))
     if data.limit and data.limit < len(kept):
-        over = len(kept) - data.limit
-        kept, _ = stratified_split(kept, images.labels, over, config.seed, "data.limit")
-    train, validation = stratified_split(
-        kept, images.labels, data.validation_fraction, config.seed, "data.validation_fraction"
-    )
+        over, key = len(kept) - data.limit, "data.limit"
+        kept, _ = stratified_split(kept, images.labels, over, data.split_seed, key)
+    train, validation = _hold_out(kept, images.labels, data, "validation_fraction")
     batch = batch_size or config.train.batch_size
     if len(train) < batch * world_size:
         processes = f" for {world_size} processes" if world_size > 1 else ""
@@ -110,13 +105,47 @@ def load_splits(
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     tested = open_test() if test else None
-    halves = halve(validation, images.labels, config.seed)
-    parts = Parts(images, train, calibration, validation, halves, tested)
+    first, second = halve(validation, images.labels, data.split_seed)
 
-    count = len(kept) + (len(tested.labels) if tested else 0)
-    megabytes = count * space.in_channels * space.input_size**2 / 2**20
-    load = _in_memory if megabytes <= data.memory_limit_mb else _from_disk
-    return load(parts, config, device, batch, rank, world_size)
+    # Random-resized crops are cut from the files; whatever else is augmented image by image may
+    # be so by other processes, which can't share a GPU's memory.
+    one_by_one = data.crop_scale < 1 or bool(data.auto_augment)
+    home = torch.device("cpu") if one_by_one else device
+    in_memory = len(kept) * space.in_channels * space.input_size**2 <= data.memory_limit_mb * 2**20
+    pixels = Pixels(images, space.input_size, data.loading_workers)
+    if in_memory:
+        trained = calibration if data.crop_scale < 1 else train
+        pixels.keep(np.concatenate([trained, validation]), home)
+    preprocessing = Preprocessing(
+        space.input_size, space.in_channels, *_statistics(pixels, train, config, statistics)
+    )
+    normalize = Normalizer(preprocessing, device)
+
+    def evaluation(pixels: Pixels, indices: np.ndarray, full: bool = False) -> EvaluationBatches:
+        size = config.evaluate.batch_size
+        return EvaluationBatches(pixels, indices, normalize, device, size, full)
+
+    tests = None
+    if tested is not None:
+        everything = np.arange(len(tested.labels))
+        test_pixels = Pixels(tested, space.input_size, data.loading_workers)
+        if in_memory:
+            test_pixels.keep(everything, home)
+        tests = evaluation(test_pixels, everything)
+    sizes = {"train": len(train), "validation": len(validation)}
+    return Splits(
+        train=TrainingBatches(
+            pixels, train, normalize, device, data, image_transform(data, preprocessing),
+            config.seed, batch, rank, world_size,
+        ),
+        calibration=evaluation(pixels, calibration, full=True),
+        validation=evaluation(pixels, validation),
+        halves=(evaluation(pixels, first), evaluation(pixels, second)),
+        test=tests,
+        class_names=classes,
+        preprocessing=preprocessing,
+        sizes=sizes if tested is None else {**sizes, "test": len(tested.labels)},
+    )  # fmt: skip
 
 
 def find_source(name: str) -> Callable[[Data, str], Source]:
@@ -136,7 +165,7 @@ def find_source(name: str) -> Callable[[Data, str], Source]:
     return SOURCES[kind]
 
 
-def open_images(data: Data, channels: int, seed: int) -> tuple[Images, Callable[[], Images]]:
+def open_images(data: Data, channels: int) -> tuple[Images, Callable[[], Images]]:
     """Open the data of a configuration without decoding it.
 
     Returns:
@@ -144,36 +173,86 @@ def open_images(data: Data, channels: int, seed: int) -> tuple[Images, Callable[
         images where the source has none.
 
     Raises:
-        UserError: There is no such source, or a file is missing, empty or unreadable.
+        UserError: There is no such source, a file is missing, empty or unreadable, or a key of
+            `data` would have no effect.
     """
-    source = find_source(data.name)(data, colour_mode(channels))
+    source: Source = find_source(data.name)(data, colour_mode(channels))
     train, open_test = source.train, source.test
     if open_test is None:
         everything = np.arange(len(train.labels))
-        rest, held = stratified_split(
-            everything, train.labels, data.test_fraction, seed, "data.test_fraction"
-        )
+        rest, held = _hold_out(everything, train.labels, data, "test_fraction")
         return _subset(train, rest), lambda: _subset(train, held)
+    if data.test_fraction != Data().test_fraction:
+        raise UserError(
+            f"data.test_fraction: {data.test_fraction} has no effect; {train.origin} has test "
+            "images of its own"
+        )
     return train, lambda: _of_equal_classes(open_test(), train)
 
 
 def stratified_split(
-    indices: np.ndarray, labels: np.ndarray, held_out: float | int, seed: int, key: str
+    indices: np.ndarray, labels: np.ndarray, count: int, seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two parts with equal shares of every class: (rest, held out).
+    """Return (rest, `count` held out), both shuffled, with equal shares of every class.
+
+    A class gives its share rounded down or up, so that the counts add up (largest remainders).
 
     Raises:
-        UserError: Some class has too few images for that.
+        UserError: Nothing would be left of a class.
     """
-    from sklearn.model_selection import train_test_split
-
-    try:
-        rest, held = train_test_split(
-            indices, test_size=held_out, stratify=labels[indices], random_state=seed
+    _, members = np.unique(labels[indices], return_inverse=True)
+    sizes = np.bincount(members)
+    exact = sizes * count / len(indices)
+    shares = np.floor(exact).astype(int)
+    largest = np.argsort(shares - exact, kind="stable")[: count - shares.sum()]
+    shares[largest] += 1
+    if (shares >= sizes).any():
+        raise UserError(
+            f"{key}: the {len(indices)} images can't be split so: with {count} fewer, a class of "
+            f"{sizes[shares >= sizes].min()} would be left without images"
         )
-    except ValueError as error:
-        raise UserError(f"{key}: the {len(indices)} images can't be split so: {error}") from None
-    return rest, held
+    order = np.random.default_rng((seed, 0)).permutation(len(indices))
+    by_class = order[np.argsort(members[order], kind="stable")]
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)  # of each image's class, in `by_class`
+    held = np.zeros(len(indices), dtype=bool)
+    held[by_class] = np.arange(len(indices)) - first < np.repeat(shares, sizes)
+    return indices[order[~held[order]]], indices[order[held[order]]]
+
+
+def _hold_out(
+    indices: np.ndarray, labels: np.ndarray, data: Data, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rest, held out) for one of the fractions of `data`."""
+    fraction, classes = getattr(data, key), len(np.unique(labels[indices]))
+    count = math.ceil(fraction * len(indices))
+    if count < classes:
+        raise UserError(
+            f"data.{key}: {fraction} of {len(indices)} images can't be held out: {count} "
+            f"images don't cover {classes} classes"
+        )
+    return stratified_split(indices, labels, count, data.split_seed, f"data.{key}")
+
+
+def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | None) -> Statistics:
+    """Return mean and deviation of the training images, from the file where it has them."""
+    train = np.sort(train)
+    if len(train) > COUNTED:
+        train = train[np.linspace(0, len(train) - 1, COUNTED).astype(int)]
+    numbers = np.stack([train, pixels.images.labels[train]])
+    of = {
+        "name": config.data.name,
+        "root": os.path.abspath(config.data.root) if config.data.root else "",
+        "size": pixels.size,
+        "channels": config.space.in_channels,
+        "images": hashlib.sha256(numbers.tobytes()).hexdigest()[:16],
+    }
+    if file is not None and (stored := stored_statistics(file, of)) is not None:
+        return stored
+    batches = np.array_split(train, math.ceil(len(train) / config.evaluate.batch_size))
+    statistics = channel_statistics(stream(pixels, batches, "cpu"))
+    if file is not None:
+        store_statistics(file, of, statistics)
+    return statistics
 
 
 def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,73 +286,3 @@ def _of_equal_classes(test: Images, train: Images) -> Images:
             f"{', '.join(map(str, different[:5]))}"
         )
     return test
-
-
-def _in_memory(
-    parts: Parts, config: Config, device: Any, batch: int, rank: int, world_size: int
-) -> Splits:
-    space, evaluation_batch = config.space, config.evaluate.batch_size
-    images, train, validation, tested = parts.images, parts.train, parts.validation, parts.tested
-    decoded = decode(images, np.concatenate([train, validation]), space.input_size)
-    train_images, validation_images = decoded[: len(train)], decoded[len(train) :]
-    statistics = channel_statistics(train_images)
-    preprocessing = Preprocessing(space.input_size, space.in_channels, *statistics)
-
-    def memory(pixels: Tensor, labels: np.ndarray) -> MemoryImages:
-        return MemoryImages(pixels, labels, preprocessing, device)
-
-    train_set = memory(train_images, images.labels[train])
-    validation_set = memory(validation_images, images.labels[validation])
-    position = {int(index): place for place, index in enumerate(train)}
-    picked = torch.tensor([position[int(index)] for index in parts.calibration])
-    place = {int(index): number for number, index in enumerate(validation)}
-    first, second = (torch.tensor([place[int(i)] for i in half]) for half in parts.halves)
-    test = None
-    if tested is not None:
-        pixels = decode(tested, range(len(tested.labels)), space.input_size)
-        test = memory(pixels, tested.labels).batches(evaluation_batch)
-    return Splits(
-        train=TrainingBatches(train_set, batch, config, rank, world_size),
-        calibration=train_set.batches(evaluation_batch, picked, full=True),
-        validation=validation_set.batches(evaluation_batch),
-        halves=(
-            validation_set.batches(evaluation_batch, first),
-            validation_set.batches(evaluation_batch, second),
-        ),
-        test=test,
-        class_names=images.class_names,
-        preprocessing=preprocessing,
-        sizes=_sizes(parts),
-    )
-
-
-def _from_disk(
-    parts: Parts, config: Config, device: Any, batch: int, rank: int, world_size: int
-) -> Splits:
-    space, images, tested = config.space, parts.images, parts.tested
-    statistics = imagenet_statistics(space.in_channels)
-    preprocessing = Preprocessing(space.input_size, space.in_channels, *statistics)
-
-    def loader(images: Images, indices: Sequence[int], full: bool = False) -> EvaluationLoader:
-        return EvaluationLoader(images, indices, preprocessing, config, device, full)
-
-    return Splits(
-        train=TrainingLoader(
-            images, parts.train.tolist(), preprocessing, config, device, batch, rank, world_size
-        ),
-        calibration=loader(images, parts.calibration.tolist(), full=True),
-        validation=loader(images, parts.validation.tolist()),
-        halves=(
-            loader(images, parts.halves[0].tolist()),
-            loader(images, parts.halves[1].tolist()),
-        ),
-        test=None if tested is None else loader(tested, range(len(tested.labels))),
-        class_names=images.class_names,
-        preprocessing=preprocessing,
-        sizes=_sizes(parts),
-    )
-
-
-def _sizes(parts: Parts) -> dict[str, int]:
-    sizes = {"train": len(parts.train), "validation": len(parts.validation)}
-    return sizes if parts.tested is None else {**sizes, "test": len(parts.tested.labels)}

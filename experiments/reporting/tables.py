@@ -29,6 +29,10 @@ class Network(Protocol):
     def metrics(self) -> Mapping[str, float]: ...
     @property
     def accuracy_text(self) -> str: ...
+    @property
+    def latencies(self) -> Mapping[str, float]: ...
+    @property
+    def inherited(self) -> bool: ...
 
 
 def front_table(result: SearchResult) -> Table:
@@ -63,20 +67,27 @@ def front_table(result: SearchResult) -> Table:
 
 
 def comparison(networks: Sequence[Network]) -> Table:
-    """Return retrained networks side by side."""
+    """Return retrained networks side by side; the last columns are the forms they ship in."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Retrained from scratch", title_justify="left", box=SIMPLE_HEAD)
+    inherited = any(network.inherited for network in networks)
+    title = "Fine-tuned from the supernet" if inherited else "Retrained from scratch"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("network")
     table.add_column("test accuracy (%)", justify="right")
     costs = [m for m in METRICS.values() if any(m.name in n.metrics for n in networks)]
     costs = [metric for metric in costs if metric.direction == "minimize"]
     for metric in costs:
         table.add_column(metric.title, justify="right")
+    forms = list(dict.fromkeys(form for network in networks for form in network.latencies))
+    for form in forms:
+        table.add_column(f"{form} (ms)", justify="right")
+    latency = describe_metric("latency_ms")
     for network in networks:
-        values = network.metrics
+        values, times = network.metrics, network.latencies
         texts = [m.write(values[m.name]) if m.name in values else "too noisy" for m in costs]
+        texts += [latency.write(times[form]) if form in times else "" for form in forms]
         table.add_row(network.name, network.accuracy_text, *texts)
     table.caption = "\n".join(f"{n.name}: {' '.join(n.architecture)}" for n in networks)
     table.caption_justify = "left"

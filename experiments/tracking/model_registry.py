@@ -6,8 +6,10 @@ only ONNX Runtime. Operators of one's own travel as the source file that registe
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ FILES = (
     "weights.safetensors",
     "metrics.json",
     "model.onnx",
-    "model.onnx.data",
+    "model-dynamic.onnx",
     "README.md",
 )
 NEEDED = FILES[:2]
@@ -28,11 +30,12 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered model version. ``champion``: whether it became the one to use."""
+    """A registered model version. ``champion``: whether it is the one to use; else the reason."""
 
     name: str
     version: int
     champion: bool
+    reason: str
 
 
 def check_model_name(name: str) -> None:
@@ -67,10 +70,11 @@ def register_folder(
     version's source is ``runs:/RUN_ID/model``, and ``metrics`` become tags of the version.
     Doing it again for the same run answers with the version that is there.
 
-    The alias ``champion`` moves to the new version when its ``accuracy`` (test split, percent) is
-    strictly higher than the present champion's, or when there is none. Latency is not weighed:
-    networks found under different latency limits belong under different names, or the larger
-    limit wins.
+    The alias ``champion`` moves to the new version when its ``validation_accuracy`` is higher than
+    the present champion's (or equal, and its ``latency_ms`` lower), or when there is none; never to
+    one that a plain network, such as the all-convolution baseline, dominates in both. The test
+    split decides nothing. Only networks of the same recipe, data and latency settings are compared,
+    by ``conditions`` in their ``metrics.json``: the champion of others keeps the alias.
 
     Raises:
         UserError: ``folder`` lacks the architecture or the weights.
@@ -83,24 +87,75 @@ def register_folder(
             client.log_artifact(run_id, str(folder / file), "model")
     _create_model(client, name)
     source = f"runs:/{run_id}/model"
-    present = [v for v in client.search_model_versions(f"name='{name}'") if v.source == source]
-    version = (
-        present[0]
-        if present
-        else client.create_model_version(
+    versions = client.search_model_versions(f"name='{name}'")
+    version = next((v for v in versions if v.source == source), None)
+    if version is None:
+        version = client.create_model_version(
             name,
             source,
             run_id=run_id,
-            tags={key: repr(float(value)) for key, value in metrics.items()},
+            tags={**{key: repr(float(value)) for key, value in metrics.items()}, **_about(folder)},
             await_creation_for=0,
         )
-    )
-    champion = _beats(metrics.get("accuracy"), find_champion(client, name))
-    if champion:
+    reason = _why_not(version, find_champion(client, name), versions)
+    if not reason:
         client.set_registered_model_alias(name, CHAMPION, version.version)
-    now = find_champion(client, name)
-    is_champion = now is not None and now.version == version.version
-    return Registered(name, int(version.version), is_champion)
+    return Registered(name, int(version.version), not reason, reason)
+
+
+def dominates(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Return whether ``a`` is as accurate and as fast as ``b``, and better in one of the two.
+
+    A network whose latency could not be measured neither dominates nor is dominated.
+    """
+    if not all("latency_ms" in metrics and "validation_accuracy" in metrics for metrics in (a, b)):
+        return False
+    ours, theirs = _quality(a), _quality(b)
+    return ours != theirs and all(x >= y for x, y in zip(ours, theirs))
+
+
+def _quality(metrics: Mapping[str, float]) -> tuple[float, float]:
+    """Return validation accuracy and negated latency: higher is better, the first counts first."""
+    return metrics["validation_accuracy"], -metrics.get("latency_ms", math.inf)
+
+
+def _about(folder: Path) -> dict[str, str]:
+    """Return what decides with which versions one is compared."""
+    path = folder / "metrics.json"
+    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: str(about.get(key, "")) for key in ("conditions", "plain")}
+
+
+def _why_not(version: Any, champion: Any | None, versions: Sequence[Any]) -> str:
+    """Return why a version is not to be the champion; empty if it is."""
+    metrics = _metrics(version)
+    if "validation_accuracy" not in metrics:
+        return "of unknown validation accuracy"
+    if champion is not None and champion.version == version.version:
+        return ""
+    for other in versions:
+        plain = _comparable(other, version) and other.tags.get("plain") == "True"
+        if plain and dominates(_metrics(other), metrics):
+            return f"dominated by version {other.version}, a plain network"
+    if champion is None:
+        return ""
+    if not _comparable(champion, version):
+        return (
+            f"not compared with the champion, version {champion.version}, of another recipe or "
+            "other data: move the alias yourself, or choose another tracking.model_name"
+        )
+    if _quality(metrics) > _quality(_metrics(champion)):
+        return ""
+    return f"not better than the champion, version {champion.version}"
+
+
+def _comparable(a: Any, b: Any) -> bool:
+    return a.tags.get("conditions", "") == b.tags.get("conditions", "")
+
+
+def _metrics(version: Any) -> dict[str, float]:
+    keys = ("validation_accuracy", "latency_ms")
+    return {key: float(version.tags[key]) for key in keys if key in version.tags}
 
 
 def _create_model(client: Any, name: str) -> None:
@@ -119,11 +174,3 @@ def find_champion(client: Any, name: str) -> Any | None:
     if CHAMPION not in aliases:
         return None
     return client.get_model_version(name, aliases[CHAMPION])
-
-
-def _beats(accuracy: float | None, champion: Any | None) -> bool:
-    if accuracy is None:
-        return False  # nothing is known about it
-    if champion is None:
-        return True
-    return accuracy > float(champion.tags.get("accuracy", "-inf"))

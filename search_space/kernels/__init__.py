@@ -1,7 +1,12 @@
 """Operators at the speed of the hardware, one package each; `active_backends` says what runs.
 
 A package holds the operator as torch sees it (``op``) and its implementations. Shared by all:
-`backends` chooses an implementation, `compilation` compiles C++ at first use.
+`backends` chooses an implementation, `compilation` compiles C++ at first use, `derivatives` gives
+what lies beyond the first derivative.
+
+The C++ kernels use OpenMP, as torch does: in a process that was forked from one that had computed
+with several threads they wait for ever, as torch's convolution does. Start processes by
+``forkserver`` or ``spawn``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.layers import BatchNorm2d, fold_norm, fused_conv, largest_divisor, same_padding
+from search_space.options import Dilation, KernelSize
 from search_space.registry import register_operator
 
 
@@ -32,8 +33,8 @@ class AsymmetricConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        dilation: int = 1,
+        kernel_size: KernelSize = 3,
+        dilation: Dilation = 1,
         groups: int = 1,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from search_space.kernels.expert_conv import mix_experts
 from search_space.layers import at_least_float32, largest_divisor, same_padding
+from search_space.options import Experts, KernelSize
 from search_space.registry import register_operator
 
 
@@ -32,8 +33,8 @@ class ConditionalConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        experts: int = 8,
+        kernel_size: KernelSize = 3,
+        experts: Experts = 8,
         groups: int = 1,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from timm.layers import SeparableConv2d
 from torch import Tensor, nn
 
 from search_space.layers import BatchNorm2d, largest_divisor, pool, same_padding
+from search_space.options import Dilation, KernelSize
 from search_space.registry import register_operator
 
 
@@ -18,8 +19,8 @@ def convolution(
     in_channels: int,
     out_channels: int,
     stride: int,
-    kernel_size: int = 3,
-    dilation: int = 1,
+    kernel_size: KernelSize = 3,
+    dilation: Dilation = 1,
     groups: int = 1,
 ) -> nn.Module:
     """Y[o, p] = sum over i, u of W[o, i, u] X[i, stride p + dilation (u - K//2)].
@@ -40,7 +41,9 @@ def convolution(
 
 
 @register_operator("depthwise")
-def depthwise(in_channels: int, out_channels: int, stride: int, kernel_size: int = 3) -> nn.Module:
+def depthwise(
+    in_channels: int, out_channels: int, stride: int, kernel_size: KernelSize = 3
+) -> nn.Module:
     """Y[c, p] = sum over u of W[c, u] X[c, stride p + u - K//2]: one kernel per channel.
 
     Paper: MobileNets (https://arxiv.org/abs/1704.04861). Parameters K²·C, MACs K²·C·H'·W'. Where
@@ -62,7 +65,7 @@ def depthwise_separable(
     in_channels: int,
     out_channels: int,
     stride: int,
-    kernel_size: int = 3,
+    kernel_size: KernelSize = 3,
     activation: bool = True,
 ) -> nn.Module:
     """Y = P ReLU(BN(D * X)): a depthwise K×K kernel, then a pointwise convolution.
@@ -83,7 +86,7 @@ def depthwise_separable(
 
 @register_operator("spatially_separable")
 def spatially_separable(
-    in_channels: int, out_channels: int, stride: int, kernel_size: int = 3
+    in_channels: int, out_channels: int, stride: int, kernel_size: KernelSize = 3
 ) -> nn.Module:
     """Y = R * (C * X): a K×1 column, then a 1×K row, with min(C_in, C_out) channels between.
 
@@ -107,7 +110,7 @@ class TransposedConv2d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, kernel_size: int = 3
+        self, in_channels: int, out_channels: int, stride: int, kernel_size: KernelSize = 3
     ) -> None:
         super().__init__()
         self.stride = stride

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from search_space.layers import at_least_float32, full_precision, same_padding
+from search_space.options import KernelSize
 from search_space.registry import register_operator
 
 
@@ -32,7 +33,7 @@ class DeformableConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         modulated: bool = True,
     ) -> None:
         super().__init__()

@@ -6,10 +6,13 @@ Paper: DO-Conv: Depthwise Over-parameterized Convolutional Layer
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from search_space.layers import full_precision, largest_divisor, same_padding
+from search_space.options import Dilation, odd
 from search_space.registry import register_operator
 
 
@@ -22,7 +25,7 @@ class DepthwiseOverConv2d(nn.Module):
     K²·(C_in·C_out/g)·(H'·W' + K²). Deployed (`reparameterize`): a plain convolution's.
 
     Args:
-        kernel_size: Odd side length K.
+        kernel_size: Odd side length K; at most 31, for K⁴ parameters a channel.
         dilation: Distance of a kernel's taps.
         groups: Lowered to the largest common divisor of the channels.
     """
@@ -32,8 +35,8 @@ class DepthwiseOverConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        dilation: int = 1,
+        kernel_size: Annotated[int, odd(1, 31)] = 3,
+        dilation: Dilation = 1,
         groups: int = 1,
     ) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_space.kernels.expert_conv import mix_experts
 from search_space.layers import at_least_float32, largest_divisor, same_padding
+from search_space.options import Experts, KernelSize
 from search_space.registry import register_operator
 
 START_TEMPERATURE = 30.0  # near-uniform attention, so that all kernels learn at first
@@ -44,8 +45,8 @@ class DynamicConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        experts: int = 4,
+        kernel_size: KernelSize = 3,
+        experts: Experts = 4,
         reduction: int = 4,
         groups: int = 1,
         depthwise: bool = False,

@@ -5,11 +5,13 @@ Paper: GhostNet: More Features from Cheap Operations (https://arxiv.org/abs/1911
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from timm.models.ghostnet import GhostModule
 from torch import nn
 
-from configs.errors import UserError
-from search_space.layers import BatchNorm2d, same_padding
+from search_space.layers import BatchNorm2d
+from search_space.options import KernelSize, between
 from search_space.registry import register_operator
 
 
@@ -18,9 +20,9 @@ def ghost(
     in_channels: int,
     out_channels: int,
     stride: int,
-    kernel_size: int = 3,
-    ratio: int = 2,
-    cheap_kernel_size: int = 3,
+    kernel_size: KernelSize = 3,
+    ratio: Annotated[int, between(2, 999)] = 2,
+    cheap_kernel_size: KernelSize = 3,
 ) -> nn.Module:
     """Concatenation of m = ceil(C_out/ratio) convolved maps and their depthwise images.
 
@@ -29,13 +31,9 @@ def ghost(
 
     Args:
         kernel_size: Side length K of the primary convolution.
-        ratio: Total over convolved maps, at least 2.
+        ratio: Total over convolved maps, at least 2 (1 would be a convolution).
         cheap_kernel_size: Odd side length d of the depthwise kernels.
     """
-    if ratio < 2:
-        raise UserError(f"ratio: {ratio} is not possible; 2 or more, or take a convolution")
-    for size in (kernel_size, cheap_kernel_size):
-        same_padding(size)  # refuses even sizes
     module = GhostModule(
         in_channels,
         out_channels,

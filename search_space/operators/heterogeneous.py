@@ -6,12 +6,14 @@ Paper: HetConv: Heterogeneous Kernel-Based Convolutions for Deep CNNs
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.errors import UserError
 from search_space.layers import largest_divisor, same_padding
+from search_space.options import odd
 from search_space.registry import register_operator
 
 
@@ -35,12 +37,10 @@ class HeterogeneousConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
+        kernel_size: Annotated[int, odd(3, 99)] = 3,
         parts: int = 4,
     ) -> None:
         super().__init__()
-        if kernel_size < 3:
-            raise UserError(f"kernel_size: {kernel_size} is not possible; 3 or more are needed")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, same_padding(kernel_size)
         self.parts = largest_divisor(parts, in_channels, out_channels)
         self.point = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)

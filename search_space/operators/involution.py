@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from search_space.kernels.involution import involution
-from search_space.layers import BatchNorm2d, largest_divisor, pool, same_padding
+from search_space.layers import BatchNorm2d, largest_divisor, pool
+from search_space.options import KernelSize
 from search_space.registry import register_operator
 
 
@@ -32,12 +33,11 @@ class Involution(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 7,
+        kernel_size: KernelSize = 7,
         group_channels: int = 16,
         reduction: int = 4,
     ) -> None:
         super().__init__()
-        same_padding(kernel_size)  # refuses even sizes
         groups = in_channels // largest_divisor(group_channels, in_channels)
         hidden = max(in_channels // reduction, 8)
         self.kernel_size, self.stride = kernel_size, stride

@@ -6,13 +6,17 @@ Convolution (https://arxiv.org/abs/1904.05049).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.errors import UserError
 from search_space.layers import pool, same_padding
+from search_space.options import Allowed, KernelSize
 from search_space.registry import register_operator
+
+SHARE = Allowed(lambda alpha: 0 <= alpha < 1, "a share in [0, 1) is needed")
 
 
 @register_operator("octave")
@@ -34,12 +38,10 @@ class OctaveConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        alpha: float = 0.25,
+        kernel_size: KernelSize = 3,
+        alpha: Annotated[float, SHARE] = 0.25,
     ) -> None:
         super().__init__()
-        if not 0 <= alpha < 1:
-            raise UserError(f"alpha: {alpha} is not possible; a share in [0, 1) is needed")
         self.stride, self.padding = stride, same_padding(kernel_size)
         low_in, low_out = int(alpha * in_channels), int(alpha * out_channels)
         self.plain = not (low_in and low_out)

@@ -7,10 +7,13 @@ oracle; it stacks the branches, and its batch norms refuse batch 1 on a 1x1 map.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from search_space.layers import BatchNorm2d, largest_divisor
+from search_space.options import between
 from search_space.registry import register_operator
 
 
@@ -37,7 +40,7 @@ class SelectiveKernel(nn.Module):
         stride: int,
         groups: int = 32,
         reduction: int = 16,
-        min_channels: int = 32,
+        min_channels: Annotated[int, between(1, 999)] = 32,
         depthwise: bool = False,
     ) -> None:
         super().__init__()

@@ -6,11 +6,14 @@ https://openaccess.thecvf.com/content_CVPR_2020/html/Liu_Improving_Convolutional
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.layers import BatchNorm2d, pool, same_padding
+from search_space.options import KernelSize, between
 from search_space.registry import register_operator
 
 
@@ -33,8 +36,8 @@ class SelfCalibratedConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         stride: int,
-        kernel_size: int = 3,
-        reduction: int = 4,
+        kernel_size: KernelSize = 3,
+        reduction: Annotated[int, between(1, 999)] = 4,
     ) -> None:
         super().__init__()
         self.reduction = reduction

@@ -21,7 +21,7 @@ from spaces import random_images
 from configs import Config, UserError, load_config
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
-from experiments.retrain import Retrained
+from experiments.retrained import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
 from experiments.workspace import Workspace, open_workspace
@@ -84,6 +84,11 @@ class Story:
     @property
     def workspace(self) -> Workspace:
         return Workspace(self.folder / "runs" / "tiny")
+
+    @property
+    def networks(self) -> dict[Path, Retrained]:
+        """One or two: the search may have found the baseline."""
+        return {network.folder: network for network in (self.winner, self.baseline)}
 
     def mlflow(self) -> Any:
         from mlflow import MlflowClient
@@ -182,7 +187,8 @@ def test_what_is_on_disk(story: Story) -> None:
                  "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
         assert (directory / file).stat().st_size > 0, file
     for network in (story.winner, story.baseline):
-        for file in ("architecture.yaml", "weights.safetensors", "metrics.json", "model.onnx"):
+        for file in ("architecture.yaml", "weights.safetensors", "metrics.json", "model.onnx",
+                     "model-dynamic.onnx", "curves.png", "fingerprint.json"):  # fmt: skip
             assert (directory.parent.parent / network.folder / file).stat().st_size > 0
     assert story.baseline.architecture == ("conv3",) * 3
     assert not list(directory.rglob("*.partial*"))
@@ -195,8 +201,8 @@ def test_what_is_shipped_works_alone(story: Story) -> None:
     network = build_network(space, architecture)
     load_weights(folder / "weights.safetensors", network)
     network.eval()
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    for batch in (1, 5):  # the batch is dynamic
+    for file, batch in (("model.onnx", 1), ("model-dynamic.onnx", 1), ("model-dynamic.onnx", 5)):
+        session = onnxruntime.InferenceSession(str(folder / file))
         images = random_images(batch)
         (logits,) = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
@@ -219,7 +225,8 @@ def test_what_is_shipped_works_alone(story: Story) -> None:
 def test_what_mlflow_holds(story: Story) -> None:
     runs = story.tracked()
     kinds = Counter(run.data.tags["evolute.kind"] for run in runs)
-    assert kinds == {"search": 1, "supernet": 1, "trial": TRIALS, "retrain": 2}
+    networks = len(story.networks)
+    assert kinds == {"search": 1, "supernet": 1, "trial": TRIALS, "retrain": networks}
     (parent,) = [run for run in runs if run.data.tags["evolute.kind"] == "search"]
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -242,12 +249,18 @@ def test_what_mlflow_holds(story: Story) -> None:
 
 
 def test_the_champion(story: Story) -> None:
+    versions = story.mlflow().search_model_versions("name='evolute-tiny'")
+    assert len(versions) == len(story.networks)  # the baseline too
     version = story.mlflow().get_model_version_by_alias("evolute-tiny", "champion")
-    assert float(version.tags["accuracy"]) == story.winner.metrics["accuracy"]
+    best = max(story.networks.values(), key=lambda network: network.metrics["validation_accuracy"])
+    accuracies = {float(v.tags["validation_accuracy"]) for v in versions}
+    assert float(version.tags["validation_accuracy"]) == max(accuracies)
+    assert max(accuracies) == best.metrics["validation_accuracy"]
     (run,) = [r for r in story.tracked() if r.info.run_id == version.run_id]
     assert run.data.tags["evolute.kind"] == "retrain"
     files = {f.path for f in story.mlflow().list_artifacts(run.info.run_id, "model")}
-    assert {"model/architecture.yaml", "model/weights.safetensors", "model/model.onnx"} <= files
+    shipped = ("architecture.yaml", "weights.safetensors", "model.onnx", "model-dynamic.onnx")
+    assert {f"model/{file}" for file in shipped} <= files
 
 
 def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -358,7 +371,7 @@ def test_running_it_again_changes_nothing(story: Story) -> None:
     now = times(story.workspace)
     trained = [file for file in files if file.suffix in (".pt", ".safetensors") and
                ("seed-0" in file.parts or "supernet" in file.parts)]  # fmt: skip
-    assert len(trained) == 6
+    assert len(trained) == 2 + 2 * len(story.networks)
     assert now.keys() == files.keys()
     assert all(now[file] == files[file] for file in trained)
 
@@ -392,7 +405,11 @@ def test_retrain_a_member_of_the_front(story: Story, monkeypatch, capsys) -> Non
     assert metrics["seed"] == best["seed"]
     shipped = (folder / "weights.safetensors").read_bytes()
     assert shipped == (folder / f"seed-{best['seed']:.0f}" / "weights.safetensors").read_bytes()
-    assert "front-0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "front-0" in out and "Fine-tuned from the supernet" in out
+    checkpoints = [torch.load(folder / f"seed-{n}" / "checkpoint.pt") for n in (0, 1)]
+    first, second = (checkpoint["model"]["stem.0.weight"] for checkpoint in checkpoints)
+    assert not torch.equal(first, second)  # other batches, though the start is the supernet
 
     from experiments.train import load_supernet  # it began with the supernet's weights
 

@@ -21,6 +21,7 @@ from search_space import (
     load_architecture,
     save_architecture,
 )
+from search_space.blocks import BLOCKS
 from supernet.checkpoint import load_weights, save_weights
 
 ARCHITECTURE = ("inv3", "skip", "dyn3", "ghost3")
@@ -144,11 +145,114 @@ def test_classifier_can_be_replaced(shipped) -> None:
     assert timm.create_model("evolute", architecture=file, num_classes=0).num_classes == 0
 
 
-def test_timm_in_channels(shipped) -> None:
+def test_a_new_classifier_keeps_dtype_and_device(shipped) -> None:
+    model = timm.create_model("evolute", architecture=shipped / "architecture.yaml").double()
+    model.reset_classifier(7)
+    assert model(random_images().double()).shape == (8, 7)
+    with torch.device("meta"):
+        model = timm.create_model("evolute", architecture=shipped / "architecture.yaml")
+    model.reset_classifier(7)
+    assert model.fc.weight.device.type == "meta"
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "avgmax", "catavgmax", "fast"])
+def test_timm_poolings(shipped, pool: str) -> None:
     file = shipped / "architecture.yaml"
-    timm.create_model("evolute", architecture=file, in_chans=1)
-    with pytest.raises(UserError, match="in_chans: 3 is not possible; the space has 1"):
-        timm.create_model("evolute", architecture=file, in_chans=3)
+    model = timm.create_model("evolute", architecture=file, global_pool=pool).eval()
+    features = model.forward_features(random_images())
+    expected = timm.layers.SelectAdaptivePool2d(pool_type=pool, flatten=True)(features)
+    assert torch.equal(model.forward_head(features, pre_logits=True), expected)
+    assert model(random_images()).shape == (8, 10)
+    assert model.head_hidden_size == expected.shape[1]
+    model.reset_classifier(3)  # keeps the pooling
+    assert model.global_pool.pool_type == pool and model(random_images()).shape == (8, 3)
+    whole = timm.create_model("evolute", architecture=file, global_pool="").eval()
+    assert whole(random_images()).shape == features.shape
+    with pytest.raises(ValueError, match="global_pool: 'most' is not possible; choose avg"):
+        timm.create_model("evolute", architecture=file, global_pool="most")
+
+
+def test_dropout_before_the_classifier(shipped) -> None:
+    file, weights = shipped / "architecture.yaml", str(shipped / "weights.safetensors")
+    options = {"architecture": file, "checkpoint_path": weights, "drop_rate": 0.5}
+    model = timm.create_model("evolute", **options).eval()
+    assert torch.equal(model(random_images()), expected_logits(shipped))
+    features = model.forward_features(random_images())
+    model.train()
+    pooled = model.forward_head(features, pre_logits=True)
+    assert 0.3 < (pooled == 0).float().mean() < 0.7
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_stochastic_depth_leaves_out_blocks(tmp_path, block: str) -> None:
+    space, architecture = small_space(block), ("conv3",) * 4
+    file = save_architecture(tmp_path / "architecture.yaml", space, architecture)
+    plain = timm.create_model("evolute", architecture=file)
+    randomize_norms(plain)
+    model = timm.create_model("evolute", architecture=file, drop_path_rate=0.6)
+    model.load_state_dict(plain.state_dict())
+    rates = [m.drop_prob for m in model.modules() if isinstance(m, timm.layers.DropPath)]
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.6])
+    images = random_images(64)
+    assert torch.equal(model.eval()(images), plain.eval()(images))
+
+    before = model.stages[0](model.stem(images))
+    first = model.stages[1][0](before)
+    last = model.stages[1][1].train()  # its shape does not change, so its shortcut is the identity
+    for module in last.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    alone = first.relu() if block == "bottleneck" else first
+    left_out = (last(first) == alone).flatten(1).all(1).float().mean()
+    assert 0.35 < left_out < 0.85
+
+
+def test_untrained_networks_take_any_number_of_channels(shipped) -> None:
+    own = timm.create_model("evolute", architecture=shipped / "architecture.yaml", in_chans=5)
+    for model in (own, timm.create_model("evolute_rednet26", in_chans=5)):
+        assert model.in_chans == 5
+        assert model.eval()(random_images(2, 5, 32)).shape == (2, model.num_classes)
+
+
+def test_timm_adapts_pretrained_weights_to_channels_and_classes(shipped) -> None:
+    file = shipped / "architecture.yaml"
+    model = timm.create_model("evolute", architecture=file, pretrained=True).eval()
+    assert torch.equal(model(random_images()), expected_logits(shipped))
+    model = timm.create_model(
+        "evolute", architecture=file, pretrained=True, in_chans=3, num_classes=4
+    ).eval()
+    images = random_images()
+    body = timm.create_model("evolute", architecture=file, pretrained=True, num_classes=0).eval()
+    torch.testing.assert_close(  # timm repeats the only channel and divides by their number
+        model.forward_head(model.forward_features(images.expand(-1, 3, -1, -1)), pre_logits=True),
+        body(images),
+    )
+    assert model(images.expand(-1, 3, -1, -1)).shape == (8, 4)
+    features = timm.create_model(
+        "evolute", architecture=file, pretrained=True, features_only=True, in_chans=3
+    ).eval()
+    assert [m.shape[1] for m in features(images.expand(-1, 3, -1, -1))] == [16, 24]
+
+
+def test_timm_knows_what_images_a_trained_network_expects(shipped) -> None:
+    file = shipped / "architecture.yaml"
+    expected = {
+        "input_size": [1, 8, 8], "mean": [0.3], "std": [0.25], "interpolation": "bilinear",
+        "crop_pct": 1.0, "crop_mode": "center",
+    }  # fmt: skip
+    names = [f"digit {n}" for n in range(10)]
+    save_architecture(
+        file, small_space(), ARCHITECTURE, {**expected, "num_classes": 10, "label_names": names}
+    )
+    assert load_architecture(file) == (small_space(), ARCHITECTURE)
+    for options in ({}, {"features_only": True}, {"num_classes": 3}, {"pretrained": True}):
+        model = timm.create_model("evolute", architecture=file, **options)
+        assert timm.data.resolve_model_data_config(model) == {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in expected.items()
+        }
+        assert model.pretrained_cfg["label_names"] == tuple(names)
 
 
 def damage(file: Path, **changes: object) -> None:
@@ -172,13 +276,15 @@ def damage(file: Path, **changes: object) -> None:
         ({"space": {"stages": []}}, "space"),
         ({"space": 5}, "space"),
         ({"plugins": ["gone.py"]}, "gone.py' is not a file"),
+        ({"pretrained_cfg": 5}, "pretrained_cfg: 5 holds no keys"),
+        ({"pretrained_cfg": {"median": 5}}, "pretrained_cfg: .*median"),
     ],
 )
 def test_damaged_files_are_named(shipped, changes: dict, expected: str) -> None:
     file = shipped / "architecture.yaml"
     damage(file, **changes)
     with pytest.raises(UserError, match=expected) as caught:
-        load_architecture(file)
+        timm.create_model("evolute", architecture=file)
     assert str(file) in str(caught.value)
 
 

@@ -85,6 +85,12 @@ def test_memory_formats_and_batches_agree(case: str) -> None:
 
 
 @all_cases
+def test_an_empty_batch(case: str) -> None:
+    out = build(case, 16, 24, 2).eval()(torch.empty(0, 16, 7, 9))
+    assert out.shape == (0, 24, 4, 5)
+
+
+@all_cases
 def test_bfloat16(case: str) -> None:
     operator = build(case, 16, 24, 2).eval()
     images = torch.randn(2, 16, 7, 9)
@@ -136,9 +142,10 @@ def test_initialisation_keeps_what_starts_at_zero(case: str) -> None:
 def test_onnx(case: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     operator = build(case, 8, 12, 2)
-    exported = export_onnx(nn.Sequential(operator, nn.Flatten()), (8, 5, 7), tmp_path / "o.onnx")
-    assert exported.path is not None, exported.message
-    assert exported.dynamic_batch, exported.message
+    network = nn.Sequential(operator, nn.Flatten())
+    for batch in (1, 4, None):  # None: any
+        exported = export_onnx(network, (8, 5, 7), tmp_path / "o.onnx", batch)
+        assert exported.path is not None, exported.message
 
 
 @pytest.mark.parametrize("case", DEPLOYED)
@@ -184,7 +191,11 @@ def test_unusual_options_keep_the_shape(option: str, values: list[float]) -> Non
     [
         ("convolution", {"kernel_size": 4}, "kernel_size: 4 is not possible; an odd number"),
         ("split_attention", {"kernel_size": 2}, "kernel_size: 2 is not possible; an odd number"),
-        ("heterogeneous", {"kernel_size": 1}, "kernel_size: 1 is not possible; 3 or more"),
+        (
+            "heterogeneous",
+            {"kernel_size": 1},
+            "kernel_size: 1 is not possible; an odd number from 3",
+        ),
         ("octave", {"alpha": 1}, "alpha: 1 is not possible"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from trainings import (
 )
 
 from configs import UserError
-from configs.schema import Train
-from experiments.classification import supernet_trainer
-from search_space import ChoiceSpace, SearchSpace
-from supernet import Supernet, fair_paths, fit, seed_everything, uniform_paths
+from configs.schema import Retrain, Train
+from experiments.classification import network_trainer, supernet_trainer
+from search_space import ChoiceSpace, SearchSpace, build_network
+from supernet import Supernet, Trainer, fair_paths, fit, seed_everything, uniform_paths
 from supernet.checkpoint import load_checkpoint
+from supernet.trainer import schedule
 
 PLAIN: dict[str, Any] = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0,
                          "clip_grad": 0.0, "warmup_epochs": 0.0}  # fmt: skip
@@ -274,6 +276,88 @@ def test_learning() -> None:
     assert losses[-1] < losses[0] / 5
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 12 * 81])
+@pytest.mark.parametrize("warmup", [0, 1, 5, 81])
+def test_the_schedule_rises_to_the_peak_and_ends_at_zero(steps: int, warmup: int) -> None:
+    warmup = min(warmup, steps // 2)
+    rates = [schedule(step, steps, warmup) for step in range(steps)]
+    assert max(rates) == rates[warmup] == 1
+    assert all(a < b for a, b in pairwise(rates[: warmup + 1])) and min(rates) >= 0
+    assert all(a > b for a, b in pairwise(rates[warmup:]))
+    if steps - warmup > 1:
+        assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 0.5, 1, 50])
+@pytest.mark.parametrize("kind", ["uniform", "alone"])
+def test_the_learning_rate_of_the_last_step_is_zero(kind: str, warmup_epochs: float) -> None:
+    trainer = new_trainer(kind, epochs=3, warmup_epochs=warmup_epochs)
+    rates = []
+    fit(trainer, FixedBatches(), on_step=lambda *_: rates.append(
+        max(group["lr"] for group in trainer.optimizer.param_groups)))  # fmt: skip
+    assert max(rates) == 0.05
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    warmup = rates.index(0.05)
+    assert warmup == min(int(warmup_epochs * 5), 7)  # never more than half of the training
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}])
+@pytest.mark.parametrize("batch", [1, 3, 7, 8])
+def test_batches_of_any_size_are_mixed(mixing: dict[str, float], batch: int) -> None:
+    network = build_network(small_space(), ("conv3",) * 4)
+    trainer = network_trainer(network, Retrain(label_smoothing=0.1, **mixing), 5, 0)
+    images, labels = random_images(batch), torch.arange(batch)
+    for step in range(20):
+        seed_everything(0, step)
+        mixed, targets = trainer.transform(images.clone(), labels)
+        assert mixed.shape == images.shape and targets.shape == (batch, 10)
+        torch.testing.assert_close(targets.sum(1), torch.ones(batch))
+        if targets.max() < 0.9 and batch > 1:  # a share between the images, not one of them
+            assert all((row > 0.01001).sum() == 2 for row in targets)
+            assert all(not torch.equal(a, b) for a, b in zip(mixed, images))
+            break
+    else:
+        assert batch == 1
+
+
+def infinite_from(trainer: Trainer, step: int) -> None:
+    """Let the gradient of one step be infinite, though its loss is finite."""
+
+    def spoil(gradient: Tensor) -> Tensor:
+        return gradient / 0 if trainer.step == step else gradient
+
+    next(trainer.model.parameters()).register_hook(spoil)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize(("step", "epochs_saved"), [(9, 1), (4, 0)])
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path, step: int, epochs_saved: int, ema_decay: float
+) -> None:
+    trainer = new_trainer("alone", ema_decay=ema_decay, clip_grad=0)
+    infinite_from(trainer, step)
+    file, ended = tmp_path / "checkpoint.pt", []
+    with pytest.raises(UserError, match=rf"is not finite after step {step} .*learning_rate"):
+        fit(trainer, FixedBatches(), file, on_epoch=lambda *_: ended.append(1))
+    assert len(ended) == epochs_saved == int(file.exists())
+    if epochs_saved:
+        saved = load_checkpoint(file)
+        assert saved["step"] == 5
+        assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_fine_tuning_goes_on_at_the_supernets_temperature() -> None:
+    supernet = new_trainer("uniform")
+    fit(supernet, FixedBatches())
+    assert isinstance(supernet.model, Supernet)
+    network = supernet.model.extract(("dyn3", "skip", "conv3", "dyn3"))
+    recipe = Retrain(epochs=2, ema_decay=0.9, inherit=True)
+    trainer = network_trainer(network, recipe, FixedBatches.steps_per_epoch, 0)
+    seen: list[float] = []
+    fit(trainer, FixedBatches(), on_step=lambda *_: seen.extend(temperatures(trainer.model)))
+    assert set(seen) == set(temperatures(trainer.shipped())) == {1.0}
+
+
 def temperatures(model: nn.Module) -> list[float]:
     return [value.item() for key, value in model.state_dict().items() if "temperature" in key]
 
@@ -329,6 +413,41 @@ def train_share(rank: int, processes: int, folder: str) -> None:
         with pytest.raises(UserError, match="the loss is nan"):  # in all processes
             trainer.train_step(broken, labels[share])
         torch.distributed.destroy_process_group()
+
+
+def erased(rank: int, folder: str) -> None:
+    """Two steps on the same images in every process; what erasing made of them is saved."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    trainer, seen = new_trainer("alone", random_erasing=0.9), []
+    transform = trainer.transform
+
+    def followed(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        images, targets = transform(images, targets)
+        seen.append(images.clone())
+        return images, targets
+
+    trainer.transform = followed
+    for _ in range(2):
+        trainer.train_step(random_images(), random_labels())
+    torch.save(torch.stack(seen), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_every_process_erases_other_rectangles(tmp_path) -> None:
+    runs = []
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        torch.multiprocessing.spawn(erased, (str(tmp_path / run),), nprocs=2)
+        runs.append([torch.load(tmp_path / run / f"{rank}.pt") for rank in range(2)])
+    (first, second), again = runs
+    assert torch.equal(first, again[0]) and torch.equal(second, again[1])
+    untouched = random_images()
+    for step in range(2):
+        a, b = first[step] != untouched, second[step] != untouched
+        assert a.any() and b.any() and not torch.equal(a, b)
 
 
 def test_two_processes_train_one_network(tmp_path) -> None:

@@ -29,6 +29,8 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
     batch = x.shape[0]
     if torch.compiler.is_exporting() and not isinstance(batch, int):
         return mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
+    if batch == 0:
+        return mix_outputs(conv, x, weights)  # groups cannot be none
     if batch == 1:  # an ordinary convolution
         kernel = (weights @ conv.weight).view(conv.weight_shape)
         return F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)

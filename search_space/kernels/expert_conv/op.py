@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from search_space.kernels.backends import choose_backend, require_cpu
-from search_space.kernels.expert_conv import cpu
+from search_space.kernels.derivatives import register_derivatives
+from search_space.kernels.expert_conv import cpu, grouped
 from search_space.kernels.memory_format import dense, is_channels_last
 
 FEWEST_IMAGES = 16  # packing the experts pays from about here on
@@ -80,6 +81,8 @@ def expert_convolution(
     Raises:
         ValueError: A shape, dtype, device, kernel size or stride does not fit.
 
+    Second derivatives and forward mode take the plain form, with a kernel per image in memory.
+
     Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR 2020,
     equation 2.
     """
@@ -100,14 +103,9 @@ def _backward_fake(
     return grad_input, experts.new_empty(experts.shape), weights.new_empty(weights.shape)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.stride, ctx.padding = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _autograd_backward(ctx, grad: Tensor):
-    operator = torch.ops.evolute.expert_convolution_backward.default
-    return *operator(grad, *ctx.saved_tensors, ctx.stride, ctx.padding), None, None
+def _plain(input: Tensor, experts: Tensor, weights: Tensor, stride: int, padding: int) -> Tensor:
+    cpu.output_shape(input, experts, weights, stride, padding)  # refuses what does not fit
+    return grouped.forward(input, experts, weights, stride, padding)
 
 
 _library = torch.library.Library("evolute", "FRAGMENT")
@@ -122,9 +120,7 @@ _library.impl("expert_convolution", cpu.forward, "CPU")
 _library.impl("expert_convolution_backward", cpu.backward, "CPU")
 torch.library.register_fake("evolute::expert_convolution", _forward_fake, lib=_library)
 torch.library.register_fake("evolute::expert_convolution_backward", _backward_fake, lib=_library)
-torch.library.register_autograd(
-    "evolute::expert_convolution", _autograd_backward, setup_context=_setup_context, lib=_library
-)
+register_derivatives(_library, "expert_convolution", 3, _plain)
 
 
 @register_flop_formula(torch.ops.evolute.expert_convolution)

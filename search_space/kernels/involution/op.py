@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from search_space.kernels.backends import choose_backend, require_cpu
+from search_space.kernels.derivatives import register_derivatives
 from search_space.kernels.involution import cpu, onnx, shift
 from search_space.kernels.memory_format import dense, is_channels_last
 
@@ -41,6 +42,8 @@ def involution(
 
     Raises:
         ValueError: A shape, dtype or device does not fit.
+
+    Second derivatives and forward mode take the plain form, which is slower (`derivatives`).
 
     Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual
     Recognition, CVPR 2021, equation 4.
@@ -150,15 +153,9 @@ def _check(
     return batch, channels, rows, columns
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    input, weight, *ctx.geometry = inputs
-    ctx.save_for_backward(input, weight)
-
-
-def _autograd_backward(ctx, grad: Tensor):
-    input, weight = ctx.saved_tensors
-    operator = torch.ops.evolute.involution_backward.default
-    return *operator(grad, input, weight, *ctx.geometry), None, None, None
+def _plain(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
+    _check(input, weight, kernel_size, stride, dilation)
+    return shift.forward(input, weight, kernel_size, stride, dilation)
 
 
 def _autocast(device_type: str, excluded: torch._C.DispatchKeySet):
@@ -190,9 +187,7 @@ for _device_type, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
     _library.impl("involution", _autocast(_device_type, _excluded), _key)
 torch.library.register_fake("evolute::involution", _forward_fake, lib=_library)
 torch.library.register_fake("evolute::involution_backward", _backward_fake, lib=_library)
-torch.library.register_autograd(
-    "evolute::involution", _autograd_backward, setup_context=_setup_context, lib=_library
-)
+register_derivatives(_library, "involution", 2, _plain)
 
 
 @register_flop_formula(torch.ops.evolute.involution)

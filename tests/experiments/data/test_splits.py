@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from PIL import Image
 from spaces import small_config, space_values
 
 from configs import Config, UserError
-from experiments.data.memory import augment
+from experiments.data.augmentation import shift_and_mirror
 from experiments.data.preprocessing import channel_statistics
-from experiments.data.splits import Splits, describe, load_splits
+from experiments.data.splits import Splits, describe, load_splits, stratified_split
 from supernet import seed_everything
 
 CLASSES = ("cat", "dog", "owl", "yak")
@@ -117,25 +118,125 @@ def test_three_disjoint_splits(tmp_path, form: str, path: str) -> None:
         assert [classes.count(label) for label in range(4)] == [each] * 4  # stratified
 
 
-@both_paths
-def test_splits_are_seeded(tmp_path, path: str) -> None:
+def test_all_seeds_share_every_split(tmp_path) -> None:
     root = make_folder(tmp_path / "all", 25)
 
-    def validation(seed: int) -> list[int]:
-        splits = load_splits(config_for(root, seed=seed, **PATHS[path]), "cpu")
-        return numbers(splits.validation, splits)
+    def held_out(**settings: Any) -> list[list[int]]:
+        splits = load_splits(config_for(root, limit=60, **settings), "cpu", test=True)
+        parts = (splits.train.epoch(0), splits.validation, splits.test)
+        return [sorted(numbers(part, splits)) for part in parts]
 
-    assert validation(3) == validation(3)
-    assert set(validation(3)) != set(validation(4))
+    assert held_out(seed=0) == held_out(seed=1)
+    assert held_out(seed=1) == held_out(seed=2**32 - 1)
+    for part, other in zip(held_out(), held_out(split_seed=1)):
+        assert part != other and len(part) == len(other)
 
 
-def test_memory_and_disk_hold_out_the_same(tmp_path) -> None:
-    root = make_folder(tmp_path / "all", 25)
-    held = []
-    for data in PATHS.values():
-        splits = load_splits(config_for(root, **data), "cpu", test=True)
-        held.append([numbers(s, splits) for s in (splits.validation, splits.test)])
-    assert held[0] == held[1]
+def make_photographs(root: Path, mode: str = "RGB", per_class: int = 12) -> Path:
+    """Class folders of noise, of several sizes and shapes; some are square."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for index in range(per_class):
+            shape = ((9, 14), (20, 11), (16, 16), (8, 8))[index % 4]
+            pixels = rng.integers(40 * label, 90 + 40 * label, (*shape, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(root / name / f"{index}.png")
+    return root
+
+
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "shift and mirror": {"crop_padding": 2, "flip": True},
+    "policy": {"crop_padding": 1, "flip": True, "auto_augment": "rand-m9-mstd0.5"},
+    "resized crops": {"crop_scale": 0.3, "flip": True, "auto_augment": "original"},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_where_images_are_kept_changes_nothing(tmp_path, augmentation: str, channels: int) -> None:
+    root = make_photographs(tmp_path / "all", "L" if channels == 1 else "RGB")
+    space = {**space_values(), "in_channels": channels, "num_classes": len(CLASSES)}
+
+    def load(**where: Any) -> Splits:
+        data = {"name": "images", "root": str(root), **AUGMENTATIONS[augmentation], **where}
+        config = small_config(
+            space=space,
+            train={"batch_size": 8},
+            evaluate={"calibration_images": 24, "batch_size": 16},
+            data=data,
+        )
+        return load_splits(config, "cpu", test=True)
+
+    memory = load(loading_workers=0)
+    for other in (load(memory_limit_mb=0, loading_workers=0), load(memory_limit_mb=0),
+                  load(loading_workers=1)):  # fmt: skip
+        assert other.preprocessing == memory.preprocessing
+        for ours, theirs in (
+            (memory.calibration, other.calibration),
+            (memory.validation, other.validation),
+            (memory.test, other.test),
+            (memory.train.epoch(0), other.train.epoch(0)),
+            (memory.train.epoch(1, 2), other.train.epoch(1, 2)),
+        ):
+            assert same(ours, theirs)
+    assert memory.validation.pixels.kept is not None
+    assert load(memory_limit_mb=0).validation.pixels.kept is None
+
+
+def test_a_search_and_a_retraining_keep_images_alike(tmp_path) -> None:
+    """16,000 photographs at 8x8 fill 3 MB; the test images, not read by a search, play no part."""
+    make_folder(tmp_path / "train", 20)
+    make_folder(tmp_path / "test", 20)
+    config = config_for(tmp_path)
+    bytes_of_training = 80 * 3 * 8 * 8
+    for limit, kept in ((0, False), (1, True)):
+        assert (bytes_of_training <= limit * 2**20) == kept
+        config = config_for(tmp_path, memory_limit_mb=limit)
+        for test in (False, True):
+            splits = load_splits(config, "cpu", test=test)
+            assert (splits.train.pixels.kept is not None) == kept
+
+
+@pytest.mark.parametrize("path", ["memory", "disk"])
+def test_timm_prepares_an_image_alike_for_evaluation(tmp_path, path: str) -> None:
+    from timm.data import create_transform
+
+    root = make_photographs(tmp_path / "all")
+    splits = load_splits(config_for(root, **PATHS[path]), "cpu")
+    p = splits.preprocessing
+    transform = create_transform((p.channels, p.size, p.size), mean=p.mean, std=p.std,
+                                 crop_pct=p.crop, interpolation=p.interpolation)  # fmt: skip
+    source = splits.validation.pixels.images
+    expected = torch.stack([transform(source.read(int(i))) for i in splits.validation.indices])
+    images = torch.cat([images for images, _ in splits.validation])
+    torch.testing.assert_close(images, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_computed_once_and_kept(tmp_path) -> None:
+    root, file = make_photographs(tmp_path / "all"), tmp_path / "run" / "statistics.json"
+    first = load_splits(config_for(root), "cpu", statistics=file).preprocessing
+    assert first == load_splits(config_for(root), "cpu").preprocessing
+    stored = json.loads(file.read_text())
+    assert tuple(stored["mean"]) == first.mean and tuple(stored["std"]) == first.std
+    stored["mean"] = [0.25] * 3
+    file.write_text(json.dumps(stored))
+    for data in PATHS.values():  # whatever reads it takes what is there
+        splits = load_splits(config_for(root, seed=7, **data), "cpu", statistics=file, test=True)
+        assert splits.preprocessing.mean == (0.25,) * 3
+    for data in ({"limit": 30}, {"split_seed": 1}, {"validation_fraction": 0.4}):  # other images
+        splits = load_splits(config_for(root, **data), "cpu", statistics=file)
+        assert splits.preprocessing.mean != (0.25,) * 3
+        assert splits.preprocessing == load_splits(config_for(root, **data), "cpu").preprocessing
+
+
+def test_statistics_of_many_images_are_those_of_a_part(tmp_path, monkeypatch) -> None:
+    root = make_photographs(tmp_path / "all")
+    everything = load_splits(config_for(root), "cpu").preprocessing
+    monkeypatch.setattr("experiments.data.splits.COUNTED", 20)
+    part = [load_splits(config_for(root, **data), "cpu").preprocessing for data in PATHS.values()]
+    assert part[0] == part[1] != everything
+    assert part[0].mean == pytest.approx(everything.mean, rel=0.2)
 
 
 def test_digits() -> None:
@@ -144,8 +245,10 @@ def test_digits() -> None:
     images, labels = next(splits.train.epoch(0))
     assert images.shape == (64, 1, 8, 8) and labels.shape == (64,)
     everything = torch.cat([labels for _, labels in splits.test])
-    assert everything.bincount(minlength=10).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
-    assert abs(splits.train.source.normalize(splits.train.source.images).mean()) < 1e-3
+    assert everything.bincount(minlength=10).tolist() == [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]
+    plain = small_config(train={"batch_size": 1149})
+    (everything,) = (images for images, _ in load_splits(plain, "cpu").train.epoch(0))
+    assert abs(everything.mean()) < 1e-3 and everything.std() == pytest.approx(1, abs=1e-3)
     assert "1149 train" in describe(splits, small_config())
 
 
@@ -156,6 +259,8 @@ def test_limit(tmp_path, path: str) -> None:
     assert splits.sizes == {"train": 32, "validation": 8, "test": 20}
     train = numbers(splits.train.epoch(0), splits)
     assert np.bincount(np.array(train) // 25).tolist() == [8] * 4
+    nearly = load_splits(config_for(root, limit=79, **PATHS[path]), "cpu")
+    assert nearly.sizes == {"train": 63, "validation": 16}  # one image fewer than there are
     larger = load_splits(config_for(root, limit=1000, **PATHS[path]), "cpu")
     assert larger.sizes["train"] == 64
 
@@ -170,8 +275,7 @@ def test_batches_are_functions_of_seed_epoch_and_step(tmp_path, path: str) -> No
             pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
     options: dict[str, Any] = {"flip": True, "crop_padding": 2, **PATHS[path]}
-    if path == "disk":
-        options["auto_augment"] = "rand-m9-mstd0.5"
+    options["auto_augment"] = "rand-m9-mstd0.5"
 
     def train(seed: int = 0, **more: Any) -> Any:
         return load_splits(config_for(root, seed=seed, **{**options, **more}), "cpu").train
@@ -220,6 +324,21 @@ def test_evaluation_batches_never_change(tmp_path, path: str) -> None:
 
 
 @both_paths
+@pytest.mark.parametrize("augmentation", ["shift and mirror", "policy"])
+def test_an_image_is_augmented_alike_in_every_process(
+    tmp_path, augmentation: str, path: str
+) -> None:
+    root, data = make_photographs(tmp_path / "all"), {**AUGMENTATIONS[augmentation], **PATHS[path]}
+    alone = load_splits(config_for(root, batch=8, **data), "cpu").train.epoch(2)
+    config = config_for(root, batch=4, **data)
+    shares = [
+        load_splits(config, "cpu", rank=rank, world_size=2).train.epoch(2) for rank in range(2)
+    ]
+    for (images, _), (first, _), (second, _) in zip(alone, *shares):
+        assert torch.equal(images, torch.cat([first, second]))
+
+
+@both_paths
 def test_processes_share_every_batch(tmp_path, path: str) -> None:
     root = make_folder(tmp_path / "all", 20)
     config = config_for(root, batch=4, **PATHS[path])
@@ -237,7 +356,8 @@ def test_processes_share_every_batch(tmp_path, path: str) -> None:
 
 def test_crops_are_windows_of_the_padded_image() -> None:
     images = torch.arange(1.0, 1 + 40 * 2 * 5 * 6).view(40, 2, 5, 6)
-    out = augment(images, np.random.default_rng(0), padding=2, flip=False)
+    chances = np.random.default_rng(0).random((40, 3))
+    out = shift_and_mirror(images, chances, padding=2, flip=False)
     padded = torch.nn.functional.pad(images, (2,) * 4)
     offsets = set()
     for image, cut in zip(padded, out):
@@ -255,7 +375,8 @@ def test_crops_are_windows_of_the_padded_image() -> None:
 
 def test_flips_mirror_about_half_of_the_images() -> None:
     images = torch.arange(1.0, 1 + 200 * 4).view(200, 1, 2, 2)
-    out = augment(images, np.random.default_rng(0), padding=0, flip=True)
+    chances = np.random.default_rng(0).random((200, 3))
+    out = shift_and_mirror(images, chances, padding=0, flip=True)
     flipped = [torch.equal(a.flip(2), b) for a, b in zip(images, out)]
     assert all(f or torch.equal(a, b) for f, a, b in zip(flipped, images, out))
     assert 70 < sum(flipped) < 130
@@ -263,7 +384,8 @@ def test_flips_mirror_about_half_of_the_images() -> None:
 
 def test_statistics_are_those_of_the_training_images() -> None:
     images = torch.randint(0, 256, (9, 2, 4, 4), dtype=torch.uint8)
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(images.split(4))
+    assert (mean, std) == channel_statistics(images.flip(0).split(2))  # bit for bit
     values = images.numpy().transpose(1, 0, 2, 3).reshape(2, -1) / 255
     np.testing.assert_allclose(mean, values.mean(1))
     np.testing.assert_allclose(std, values.std(1, ddof=1))
@@ -349,7 +471,8 @@ def test_an_unreadable_image_in_a_loading_process(tmp_path, path: str) -> None:
     for file in (root / "dog").iterdir():
         file.write_bytes(b"")
     message = refusal(config_for(root, **PATHS[path], loading_workers=1))
-    assert "the image can't be read" in message and str(root / "dog") in message
+    assert message.startswith(str(root / "dog")) and "the image can't be read" in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar", None])
@@ -364,6 +487,69 @@ def test_a_class_count_that_does_not_match(tmp_path) -> None:
     (root / "yak").rename(tmp_path / "yak")
     message = refusal(config_for(root))
     assert "space.num_classes: 4" in message and str(root) in message and "3 classes" in message
+
+
+def test_every_class_keeps_an_image(tmp_path) -> None:
+    root = make_folder(tmp_path / "all", 20)
+    assert "data.limit" in refusal(config_for(root, limit=3))
+    for file in sorted((root / "yak").iterdir())[2:]:
+        file.unlink()
+    message = refusal(config_for(root, limit=6, batch=4))
+    assert "data.limit" in message and "a class of 1 would be left without images" in message
+
+
+@pytest.mark.parametrize("limit", [1, 13, 700, 1430, 1436, 1437, 9999])
+def test_any_limit_gives_that_number_of_images(limit: int) -> None:
+    config = small_config(train={"batch_size": 1}, data={"limit": limit})
+    if limit < 10:
+        assert refusal(config).startswith("data.limit")
+    elif limit == 13:
+        assert refusal(config).startswith("data.validation_fraction")
+    else:
+        assert sum(load_splits(config, "cpu").sizes.values()) == min(limit, 1437)
+
+
+def test_shares_of_classes_are_equal_to_an_image() -> None:
+    labels = np.random.default_rng(0).choice(5, 403, p=[0.5, 0.2, 0.15, 0.1, 0.05])
+    sizes = np.bincount(labels)
+    for count in (5, 41, 100, 350):
+        rest, held = stratified_split(np.arange(403), labels, count, 0, "some key")
+        assert len(held) == count and sorted([*rest, *held]) == list(range(403))
+        assert (abs(np.bincount(labels[held], minlength=5) - sizes * count / 403) < 1).all()
+        assert (np.diff(held) < 0).any()  # shuffled
+
+
+def test_a_fraction_without_effect_is_refused(tmp_path) -> None:
+    make_folder(tmp_path / "train", 10)
+    make_folder(tmp_path / "test", 3, first=40)
+    message = refusal(config_for(tmp_path, test_fraction=0.3))
+    assert "data.test_fraction: 0.3 has no effect" in message
+    assert load_splits(config_for(tmp_path), "cpu", test=True).sizes["test"] == 12
+
+
+@pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "augmix-q3"])
+def test_a_policy_that_timm_does_not_know(policy: str) -> None:
+    message = refusal(small_config(data={"auto_augment": policy}))
+    assert message.startswith(f"data.auto_augment: {policy!r} is no policy of timm")
+
+
+def test_a_policy_that_fails_on_an_image(tmp_path) -> None:
+    root = make_photographs(tmp_path / "all")
+    message = refusal(config_for(root, auto_augment="v0"))  # posterizes to 0 bits
+    assert message.startswith("data.auto_augment: the policy fails on an image (bits must be")
+
+
+@pytest.mark.parametrize("policy", ["rand-m15-n4", "augmix-m5-w4", "original", "3a"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policies_of_timm_take_grey_and_colour(tmp_path, policy: str, channels: int) -> None:
+    root = make_photographs(tmp_path / "all")
+    space = {**space_values(), "in_channels": channels, "num_classes": 4}
+    data = {"name": "images", "root": str(root), "auto_augment": policy, "loading_workers": 0}
+    config = small_config(space=space, train={"batch_size": 15}, data=data)
+    train = load_splits(config, "cpu").train
+    for epoch in range(4):
+        for images, _ in train.epoch(epoch):
+            assert images.shape == (15, channels, 8, 8) and images.isfinite().all()
 
 
 def test_splits_that_are_too_small(tmp_path) -> None:

@@ -263,10 +263,12 @@ def model_folder(directory: Path, name: str) -> Path:
 def test_the_champion_moves_only_to_a_better_network(work):
     with track(work) as tracker:
         answers = []
-        for name, accuracy in (("first", 90.0), ("worse", 89.0), ("equal", 90.0), ("best", 91.0)):
+        for name, validated in (("first", 90.0), ("worse", 89.0), ("equal", 90.0), ("best", 91.0)):
             with tracker.child(name, "retrain") as run:
                 folder = model_folder(work, name)
-                answers.append(run.register(folder, "hybrid", {"accuracy": accuracy}))
+                tested = 200 - validated  # decides nothing
+                metrics = {"validation_accuracy": validated, "accuracy": tested}
+                answers.append(run.register(folder, "hybrid", metrics))
         assert [(a.version, a.champion) for a in answers] == [
             (1, True),
             (2, False),
@@ -275,7 +277,8 @@ def test_the_champion_moves_only_to_a_better_network(work):
         ]
         client = open_client(local_uri(work))
         champion = find_champion(client, "hybrid")
-        assert (champion.version, champion.tags["accuracy"]) == (4, "91.0")
+        assert (champion.version, champion.tags["validation_accuracy"]) == (4, "91.0")
+        assert champion.tags["accuracy"] == "109.0"
         best = runs_of(local_uri(work))["best"].info.run_id
         assert champion.source == f"runs:/{best}/model"
         assert artifacts_of(local_uri(work), best, "model") == {
@@ -288,10 +291,40 @@ def test_the_champion_moves_only_to_a_better_network(work):
             tracker.register(folder, "cpu:fast", {"accuracy": 99.0})
 
 
+def test_only_networks_of_one_recipe_and_the_same_data_are_compared(work):
+    """And none is promoted that a plain network of them dominates."""
+    with track(work) as tracker:
+        reasons = {}
+        for name, conditions, plain, accuracy, latency in [
+            ("first", "a", False, 70.0, 3.0),
+            ("other data", "b", False, 90.0, 1.0),
+            ("baseline", "a", True, 70.0, 2.0),
+            ("dominated", "a", False, 69.0, 2.5),
+            ("slower", "a", False, 71.0, 9.0),
+        ]:
+            with tracker.child(name, "retrain") as run:
+                folder = model_folder(work, name)
+                about = {"conditions": conditions, "plain": plain}
+                (folder / "metrics.json").write_text(json.dumps(about))
+                metrics = {"validation_accuracy": accuracy, "latency_ms": latency}
+                answer = run.register(folder, "hybrid", metrics)
+                reasons[name] = answer.reason
+                assert answer.champion == (not answer.reason)
+        assert reasons["first"] == reasons["baseline"] == reasons["slower"] == ""
+        assert "version 1, of another recipe or other data" in reasons["other data"]
+        assert reasons["dominated"] == "dominated by version 3, a plain network"
+        client = open_client(local_uri(work))
+        client.delete_registered_model_alias("hybrid", "champion")
+        with tracker.child("dominated", "retrain") as run:  # not even where there is none
+            metrics = {"validation_accuracy": 69.0, "latency_ms": 2.5}
+            again = run.register(work / "dominated", "hybrid", metrics)
+        assert not again.champion and find_champion(client, "hybrid") is None
+
+
 def test_a_model_registered_while_the_server_was_away_is_registered_later(work, dead_uri):
     with track(work, dead_uri) as tracker:
         folder = model_folder(work, "late")
-        assert tracker.register(folder, "hybrid", {"accuracy": 80.0}, timeout=10) is None
+        assert tracker.register(folder, "hybrid", {"validation_accuracy": 80.0}, timeout=10) is None
     upload(work, local_uri(work))
     upload(work, local_uri(work))
     client = open_client(local_uri(work))
