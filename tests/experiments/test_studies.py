@@ -143,6 +143,13 @@ def test_what_no_longer_holds_is_not_reused(searched) -> None:
         assert plan.context["reference_ms"] is not None  # its own
 
 
+def test_what_only_changes_the_speed_is_no_other_study(searched) -> None:
+    config = config_for(data={"limit": 400, "loading_workers": 1, "memory_limit_mb": 9})
+    workspace = open_workspace(config, searched.workspace.directory)
+    check_study(config, workspace)
+    assert plan_study(config, workspace).known
+
+
 def test_a_study_cannot_have_every_name(searched) -> None:
     for name in ("..", "a/b", ".hidden", "two words"):
         with pytest.raises(UserError, match="--study"):
