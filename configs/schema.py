@@ -179,7 +179,8 @@ class Search:
     """Metric -> direction: `accuracy`, `latency_ms`, `params`, `macs`, `memory_mb`, or a registered
     one."""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Metric -> upper bound (latency in ms, MACs per image)."""
+    """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or the
+    sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""
@@ -193,7 +194,8 @@ class Search:
     address: str = ""
     """An existing Ray cluster, such as `auto` or `ray://host:10001`; empty starts one here."""
     storage: str = ""
-    """Optuna storage URL; empty is an SQLite file in the work directory."""
+    """Optuna storage URL; empty is an SQLite file in the work directory. Its studies are called as
+    the configuration, and NAME/STUDY those of `--study`."""
     profile_samples: int = 8
     """Architectures measured before the search, to refuse an impossible constraint."""
 

@@ -280,9 +280,12 @@ def init(
 
 
 def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
-    """Return the work directory or URI that a preset or a configuration file means."""
+    """Return the work directory or URI that a directory, a preset or a configuration file means."""
     from configs import load_config, preset_names
+    from experiments.workspace import Workspace
 
+    if Path(place).is_dir():
+        return str(Workspace(Path(place)).root)  # all studies of a supernet are in one store
     if place not in preset_names() and Path(place).suffix not in (".yaml", ".yml"):
         return place
     settings = load_config(place, overrides)

@@ -99,13 +99,14 @@ def retrain_architecture(
     if config.retrain.inherit:
         _check_supernet(config, workspace)
     device = resolve_device(config.device)
-    splits = load_splits(
-        config,
-        device,
-        batch_size=config.retrain.batch_size,
-        test=True,
-        statistics=workspace.statistics,
-    )
+    with hold_in_step(device):
+        splits = load_splits(
+            config,
+            device,
+            batch_size=config.retrain.batch_size,
+            test=True,
+            statistics=workspace.statistics,
+        )
     expected = pretrained_cfg(splits.preprocessing, splits.class_names)
     conditions = _conditions(config, workspace, splits.sizes, expected)
     folder = workspace.retrained / f"{name}-{_identity(conditions, space, architecture)}"
@@ -234,10 +235,11 @@ def _train_seed(task: Task, seed: int) -> dict[str, float]:
         return json.loads(metrics_file.read_text(encoding="utf-8"))
     device = resolve_device(config.device)
     seed_everything(seed, 0)
-    if config.retrain.inherit:
-        network = load_supernet(config, task.workspace).extract(task.architecture).to(device)
-    else:
-        network = build_network(task.space, task.architecture).to(device)
+    with hold_in_step(device):
+        if config.retrain.inherit:
+            network = load_supernet(config, task.workspace).extract(task.architecture).to(device)
+        else:
+            network = build_network(task.space, task.architecture).to(device)
     trainer = network_trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
     params = {
         "architecture": "/".join(task.architecture),

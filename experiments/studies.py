@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs import Config, UserError, config_to_dict
+from configs import Config, UserError
 from evaluators import TooNoisy, measure_reference
 from evaluators.metrics import METRICS, TIMED
 from experiments.console import busy
 from experiments.devices import resolve_device
 from experiments.evaluator import latency_fingerprint
 from experiments.settings import goal_of
-from experiments.workspace import Workspace
+from experiments.workspace import Workspace, what_matters
 from search.study import StoredStudy, storage_url, stored_studies
 from search_space import Architecture, SearchSpace
 
@@ -128,12 +128,8 @@ def _refuse_other(own: StoredStudy, config: Config, workspace: Workspace) -> Non
 
 def _values(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Return `VALUES` as far as they are there: `supernet`, a hash, once it is trained."""
-    values: dict[str, Any] = {
-        "fingerprint": latency_fingerprint(config),
-        "seed": config.seed,
-        "data": config_to_dict(config.data),
-        "evaluate": config_to_dict(config.evaluate),
-    }
+    values: dict[str, Any] = {"fingerprint": latency_fingerprint(config)}
+    values |= {key: value for key, value in what_matters(config).items() if key in VALUES}
     if workspace.weights.exists():
         with workspace.weights.open("rb") as file:
             values["supernet"] = hashlib.file_digest(file, "sha256").hexdigest()

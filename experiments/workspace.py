@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
 
 SUPERNET_KEYS = ("seed", "space", "data", "train")  # fixed once a supernet is being trained
+SPEED_KEYS = ("loading_workers", "memory_limit_mb")  # of `data`; they never change a result
 STUDIES = "studies"
 
 
@@ -64,7 +65,7 @@ class Workspace:
 
     @property
     def statistics(self) -> Path:
-        return self.directory / "statistics.json"
+        return self.root / "statistics.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -107,7 +108,7 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
         workspace = workspace.named(study)
     kept = Workspace(workspace.root)
     if kept.config.exists() and (kept.checkpoint.exists() or kept.weights.exists()):
-        old, new = config_to_dict(load_config(kept.config)), config_to_dict(config)
+        old, new = what_matters(load_config(kept.config)), what_matters(config)
         for key in SUPERNET_KEYS:
             if difference := first_difference(old[key], new[key], key):
                 raise UserError(
@@ -115,6 +116,13 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
                     "Choose another directory with --out, or take the old value"
                 )
     return workspace
+
+
+def what_matters(config: Config) -> dict[str, Any]:
+    """Return a configuration as plain values, without the keys that never change a result."""
+    values = config_to_dict(config)
+    values["data"] = {key: v for key, v in values["data"].items() if key not in SPEED_KEYS}
+    return values
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:

@@ -52,7 +52,7 @@ def test_nothing_expensive_is_measured_over_a_bound(trained: Workspace) -> None:
     assert metrics.keys() == {"params", "macs"}
     assert evaluator._splits is None  # no image was loaded
     assert evaluator.profile(evaluator.supernet.space.sample(_rng())).keys() == {
-        "params", "macs", "latency_ms", "latency_spread",
+        "params", "macs", "latency_ms", "latency_spread", "latency_reference_ms",
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from spaces import small_config
 from configs import Config, UserError
 from evaluators import measure_accuracy, recalibrate
 from evaluators.metrics import METRICS
+from experiments.cli import _store
 from experiments.data.splits import load_splits
 from experiments.evaluator import SupernetEvaluator
 from experiments.reporting.front import read_front
@@ -125,6 +126,13 @@ def test_latencies_of_another_study_are_in_the_same_unit(searched, measured) -> 
     assert measured == []
 
 
+def test_all_studies_of_a_supernet_are_shown_together(searched) -> None:
+    workspace = searched.study("small")
+    workspace.directory.mkdir(parents=True, exist_ok=True)
+    shown = _store(str(workspace.directory), [], None)
+    assert Path(shown) == searched.workspace.directory.absolute()
+
+
 def test_what_no_longer_holds_is_not_reused(searched) -> None:
     for changed in (
         {"evaluate": {"calibration_images": 64}},
@@ -133,6 +141,13 @@ def test_what_no_longer_holds_is_not_reused(searched) -> None:
         plan = plan_study(config_for(**changed), searched.study("another"))
         assert plan.known == {}
         assert plan.context["reference_ms"] is not None  # its own
+
+
+def test_what_only_changes_the_speed_is_no_other_study(searched) -> None:
+    config = config_for(data={"limit": 400, "loading_workers": 1, "memory_limit_mb": 9})
+    workspace = open_workspace(config, searched.workspace.directory)
+    check_study(config, workspace)
+    assert plan_study(config, workspace).known
 
 
 def test_a_study_cannot_have_every_name(searched) -> None:
