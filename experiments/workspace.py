@@ -128,11 +128,14 @@ def what_matters(config: Config) -> dict[str, Any]:
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     """Open the MLflow run of a work directory: configuration, seed and code version are logged.
 
-    All studies of a supernet are tracked in one store.
+    All studies of a supernet are tracked in one store. A directory that has no configuration yet
+    keeps this one.
     """
     from experiments.tracking.store import local_uri
     from experiments.tracking.tracker import Tracker, code_version
 
+    if not workspace.config.exists():
+        workspace.keep(config)
     params = config_to_dict(config)
     params.pop("space")  # its file is an artifact; hundreds of parameters would bury the others
     named = workspace.root != workspace.directory
