@@ -108,8 +108,19 @@ class Train(Recipe):
     """How the supernet is trained."""
 
     sampling: Literal["fair", "uniform"] = "fair"
-    """`fair`: as many paths a step as the longest candidate list, every candidate of a layer
+    """`fair`: as many paths a step as the longest candidate list, every operator of a layer learns
     exactly once (FairNAS); `uniform`: one path a step (SPOS)."""
+    path_gradients: Literal["mean", "sum"] = "mean"
+    """How the gradients of a step's m paths are combined. `mean`: what all paths share takes a step
+    as on one path, a candidate, which learns on one of them, an m-th of it, and of weight decay.
+    `sum` (as FairNAS): a candidate takes its whole step, with whole weight decay; the gradients of
+    what is shared are m times as large. To optimizers that rescale gradients, such as AdamW, only
+    the weight decay differs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        several = self.sampling == "fair" or self.path_gradients == "mean"
+        require(self, "path_gradients", several, "`uniform` sampling takes one path a step")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from evaluators.cascade import measure_in_order
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.device_lock import exclusive_device, shared_device
 from evaluators.fingerprint import fingerprint, fingerprint_key
-from evaluators.latency import Latency, measure_latency
+from evaluators.latency import Latency, measure_latency, measure_reference
 from evaluators.metrics import METRICS, Metric, Subject, register_metric
 from evaluators.runtime import Runtime, deployed, register_runtime
 
@@ -32,6 +32,7 @@ __all__ = [
     "measure_accuracy",
     "measure_in_order",
     "measure_latency",
+    "measure_reference",
     "peak_memory_mb",
     "recalibrate",
     "register_metric",

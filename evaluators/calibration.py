@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from evaluators.device_lock import shared_device
+
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -15,7 +17,8 @@ def recalibrate(network: nn.Module, batches: Batches) -> None:
     """Replace the batch norms' running statistics by the average over some batches.
 
     The supernet's statistics mix all paths; these belong to this network alone (cumulative
-    average, `momentum=None`). The network is left in eval mode.
+    average, `momentum=None`). The network is left in eval mode. The device is held shared, and
+    released between batches.
 
     Args:
         batches: (B, C, H, W) training images, without augmentation, in a fixed order.
@@ -27,7 +30,8 @@ def recalibrate(network: nn.Module, batches: Batches) -> None:
         norm.momentum = None
     network.train()
     for images, _ in batches:
-        network(images)
+        with shared_device(images.device):
+            network(images)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     network.eval()

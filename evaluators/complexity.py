@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from evaluators.device_lock import shared_device
+
 
 def count_params(model: nn.Module) -> int:
     """Count the learnable numbers; a shared parameter counts once, buffers do not count."""
@@ -105,11 +107,11 @@ class _LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module has its own training flag back."""
+    """Eval mode without gradients, on a device that is held shared; training flags are restored."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with shared_device(_image(model, (0,)).device), torch.no_grad():
             yield
     finally:
         for module, training in flags:

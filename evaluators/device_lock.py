@@ -38,12 +38,15 @@ def exclusive_device(device: str | torch.device) -> Iterator[None]:
 @contextlib.contextmanager
 def shared_device(device: str | torch.device) -> Iterator[None]:
     """Hold the device together with others while computing anything that is not timed."""
-    with _hold(torch.device(device), exclusive=False):
+    device = torch.device(device)
+    with _hold(device, exclusive=False):
         yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what was launched in the block ends in it
 
 
 def host_folder() -> Path:
-    """Return where the processes of this user on this host meet: locks, the reference's times."""
+    """Return where the processes of this user on this host meet."""
     folder = Path(tempfile.gettempdir()) / f"evolute-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -100,6 +103,8 @@ def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
 
 
 def _lock_name(device: torch.device) -> str:
+    if device.type == "meta":
+        return "cpu"  # which computes the shapes
     if device.type != "cuda":
         return device.type
     # Ray shows every worker its GPU as cuda:0, so the index says nothing across processes.

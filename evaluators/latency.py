@@ -21,13 +21,8 @@ from torch import nn
 from configs.errors import TooNoisy
 from configs.latency import LatencySettings
 from evaluators.device_lock import exclusive_device, shared_device
-from evaluators.fingerprint import Fingerprint, fingerprint
-from evaluators.reference import (
-    REFERENCE_SHAPE,
-    load_reference_ms,
-    reference_network,
-    save_reference_ms,
-)
+from evaluators.fingerprint import Fingerprint, fingerprint, fingerprint_key
+from evaluators.reference import REFERENCE_SHAPE, reference_network
 from evaluators.runtimes import RUNTIMES, prepare
 from evaluators.stopwatch import Stopwatch, event_stopwatch, wall_stopwatch
 from evaluators.threads import torch_threads
@@ -40,6 +35,8 @@ MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this ac
 REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
 WARM_UP_CALLS = 10
 WARM_UP_MS = 1000.0
+
+_units_of_process: dict[str, float] = {}  # the reference's fingerprint -> ms; see `measure_latency`
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,12 @@ def measure_latency(
 
     The reference network runs eagerly with the same device, dtype, layout and threads. With r_k the
     mean of the medians of the two reference blocks around block k, and R the reference's long-run
-    time, a call of t ms in block k counts as R * t / r_k. R is ``reference_ms`` if given (pass the
-    one of another host's `Latency` to use its unit); else the median over the reference blocks of
-    the first measurement with these settings on this host, kept in `evaluators.reference`. So
-    values compare across processes and days, even if the machine has become slower meanwhile;
-    ``raw_median_ms`` is what it takes at this moment.
+    time, a call of t ms in block k counts as R * t / r_k. R is ``reference_ms`` if given: a study
+    stores its own and passes it with every measurement, so its values compare across processes,
+    workers and days, even if the machine has become slower meanwhile. Without it R is the median
+    over the reference blocks of this process's first measurement with these settings, so values
+    compare within a process; pass the ``reference_ms`` of an earlier `Latency` to compare with
+    that. ``raw_median_ms`` is what it takes at this moment.
 
     An attempt counts at least ``settings.repeats`` calls, in up to 60 blocks of at least 8 ms:
     about a second for networks of some milliseconds. It is discarded if more than half of its
@@ -94,15 +92,16 @@ def measure_latency(
     Args:
         image_shape: (C, H, W) of one image; the batch is ``settings.batch``.
         settings: Default is `LatencySettings()`.
+        reference_ms: The unit, see above; default is that of this process.
 
     Raises:
         TooNoisy: The first attempt and all ``settings.retries`` were discarded.
         UserError: The runtime does not exist, or a package or compiler that it needs is missing.
     """
     settings, device = settings or LatencySettings(), torch.device(device)
-    eager = dataclasses.replace(settings, runtime="eager", batch=REFERENCE_SHAPE[0])
+    eager = _reference_settings(settings)
     network_fingerprint = fingerprint(image_shape, settings, device)
-    unit = fingerprint(REFERENCE_SHAPE[1:], eager, device)
+    unit = fingerprint_key(fingerprint(REFERENCE_SHAPE[1:], eager, device))
     example = _example((settings.batch, *image_shape), device, settings.dtype)
     with torch_threads(settings.threads), torch.inference_mode():
         with shared_device(device):
@@ -117,18 +116,16 @@ def measure_latency(
 
         def attempt() -> Interleaved:
             with exclusive_device(device):
-                known_ms = reference_ms or load_reference_ms(unit)
-                measured = measure_interleaved(
+                return measure_interleaved(
                     *watches,
                     repeats=settings.repeats,
                     max_spread=settings.max_spread,
-                    reference_ms=known_ms,
+                    reference_ms=reference_ms or _units_of_process.get(unit),
                 )
-                if known_ms is None:
-                    save_reference_ms(unit, measured.reference_ms)
-                return measured
 
         measured = until_quiet(attempt, settings.retries)
+    if reference_ms is None:
+        _units_of_process[unit] = measured.reference_ms
     corrected = measured.corrected_ms
     p10, p25, median, p75, p90 = np.percentile(corrected, [10, 25, 50, 75, 90]).tolist()
     return Latency(
@@ -141,6 +138,23 @@ def measure_latency(
         repeats=len(corrected),
         fingerprint=network_fingerprint,
     )
+
+
+def measure_reference(
+    settings: LatencySettings | None = None, *, device: str | torch.device = "cpu"
+) -> float:
+    """Return the milliseconds of the reference network: the unit for a new study's latencies.
+
+    Raises:
+        TooNoisy: As for `measure_latency`.
+    """
+    settings = _reference_settings(settings or LatencySettings())
+    network, image_shape = reference_network(), REFERENCE_SHAPE[1:]
+    return measure_latency(network, image_shape, settings, device=device).reference_ms
+
+
+def _reference_settings(settings: LatencySettings) -> LatencySettings:
+    return dataclasses.replace(settings, runtime="eager", batch=REFERENCE_SHAPE[0])
 
 
 @dataclass(frozen=True)

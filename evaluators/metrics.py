@@ -25,7 +25,7 @@ from torch import nn
 from configs.errors import UserError
 from configs.latency import LatencySettings
 from configs.registry import Registry
-from evaluators.accuracy import measure_accuracy
+from evaluators.accuracy import accuracy_error, count_correct
 from evaluators.calibration import Batches, recalibrate
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.latency import measure_latency
@@ -48,7 +48,7 @@ class EvaluationData(Protocol):
 
     @property
     def validation(self) -> Batches:
-        """The search-validation split."""
+        """Images that are neither trained on nor tested on: what this evaluation may read."""
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Subject:
         image_shape: (C, H, W) of one image.
         load_data: Gives the images, when a metric first asks for them.
         settings: How latency is measured; its batch is that of memory too.
+        reference_ms: The unit of latencies, see `measure_latency`; None for that of this process.
     """
 
     network: nn.Module
@@ -68,6 +69,7 @@ class Subject:
     load_data: Callable[[], EvaluationData]
     settings: LatencySettings
     device: torch.device
+    reference_ms: float | None = None
 
     @functools.cached_property
     def deployed(self) -> nn.Module:
@@ -100,10 +102,13 @@ class Metric:
         unit: Behind a value, and in brackets behind the label; may be empty.
         direction: Which way is better.
         effort: Its place in the cascade: `COUNTED`, `TIMED` or `EVALUATED`.
-        measure: Returns the value, or a mapping that holds it with companions of other names.
+        measure: Returns the value, or a mapping that holds it with its companions.
+        companions: Names of the other numbers that `measure` returns.
         write: A value for people, without the unit.
         error: The uncertainty of the value among an architecture's values, in its unit.
         always: Whether every search measures it, asked for or not.
+        additive: Whether it is a sum over the layers of an architecture, whose smallest and largest
+            value in a space can then be calculated.
     """
 
     name: str
@@ -115,6 +120,8 @@ class Metric:
     write: Callable[[float], str] = "{:.4g}".format
     error: Callable[[Values], float | None] = lambda values: None
     always: bool = False
+    additive: bool = False
+    companions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -154,6 +161,8 @@ def register_metric(
     write: Callable[[float], str] = "{:.4g}".format,
     error: Callable[[Values], float | None] = lambda values: None,
     always: bool = False,
+    additive: bool = False,
+    companions: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -167,7 +176,19 @@ def register_metric(
         measure: Callable[[Subject], float | Values],
     ) -> Callable[[Subject], float | Values]:
         METRICS.register(name)(
-            Metric(name, label, unit, direction, effort, measure, write, error, always)
+            Metric(
+                name=name,
+                label=label,
+                unit=unit,
+                direction=direction,
+                effort=effort,
+                measure=measure,
+                write=write,
+                error=error,
+                always=always,
+                additive=additive,
+                companions=companions,
+            )
         )
         return measure
 
@@ -209,6 +230,13 @@ def _latency_error(values: Values) -> float | None:
     return values["latency_ms"] * values["latency_spread"] / 2
 
 
+def _accuracy_error(values: Values) -> float | None:
+    """The binomial standard error, see `accuracy_error`."""
+    if "accuracy_images" not in values:
+        return None
+    return accuracy_error(values["accuracy"], round(values["accuracy_images"]))
+
+
 @register_metric(
     "accuracy",
     label="accuracy",
@@ -216,10 +244,13 @@ def _latency_error(values: Values) -> float | None:
     direction="maximize",
     effort=EVALUATED,
     write="{:.2f}".format,
+    error=_accuracy_error,
+    companions=("accuracy_images",),
 )
-def accuracy(subject: Subject) -> float:
-    """Top-1 accuracy on the search-validation split, batch norms recalibrated."""
-    return measure_accuracy(subject.calibrated, subject.data.validation)
+def accuracy(subject: Subject) -> Values:
+    """Top-1 accuracy on validation images, batch norms recalibrated; with the images' number."""
+    correct, images = count_correct(subject.calibrated, subject.data.validation)
+    return {"accuracy": 100.0 * correct / images, "accuracy_images": images}
 
 
 @register_metric(
@@ -230,13 +261,22 @@ def accuracy(subject: Subject) -> float:
     effort=TIMED,
     write="{:.3g}".format,
     error=_latency_error,
+    companions=("latency_spread", "latency_reference_ms"),
 )
 def latency_ms(subject: Subject) -> Values:
-    """Median time of a forward pass, see `measure_latency`; with its relative spread."""
+    """Median time of a forward pass, see `measure_latency`; with its relative spread and unit."""
     latency = measure_latency(
-        subject.network, subject.image_shape, subject.settings, device=subject.device
+        subject.network,
+        subject.image_shape,
+        subject.settings,
+        device=subject.device,
+        reference_ms=subject.reference_ms,
     )
-    return {"latency_ms": latency.median_ms, "latency_spread": latency.spread}
+    return {
+        "latency_ms": latency.median_ms,
+        "latency_spread": latency.spread,
+        "latency_reference_ms": latency.reference_ms,
+    }
 
 
 @register_metric(
@@ -246,6 +286,7 @@ def latency_ms(subject: Subject) -> Values:
     effort=COUNTED,
     write=short_number,
     always=True,
+    additive=True,
 )
 def params(subject: Subject) -> float:
     """Learnable numbers of the network as it is shipped."""
@@ -253,7 +294,13 @@ def params(subject: Subject) -> float:
 
 
 @register_metric(
-    "macs", label="MACs", direction="minimize", effort=COUNTED, write=short_number, always=True
+    "macs",
+    label="MACs",
+    direction="minimize",
+    effort=COUNTED,
+    write=short_number,
+    always=True,
+    additive=True,
 )
 def macs(subject: Subject) -> float:
     """Multiply-accumulates of one image."""

@@ -57,6 +57,7 @@ _PUBLIC = {
         "inherited_accuracy",
         "measure_accuracy",
         "measure_latency",
+        "measure_reference",
         "peak_memory_mb",
         "recalibrate",
         "register_metric",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from evaluators import inherited_accuracy as inherited_accuracy
     from evaluators import measure_accuracy as measure_accuracy
     from evaluators import measure_latency as measure_latency
+    from evaluators import measure_reference as measure_reference
     from evaluators import peak_memory_mb as peak_memory_mb
     from evaluators import recalibrate as recalibrate
     from evaluators import register_metric as register_metric

@@ -30,6 +30,7 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
         seed,
         loss=ClassificationLoss(recipe.label_smoothing),
         paths=partial(PATHS[recipe.sampling], supernet.space, seed),
+        path_gradients=recipe.path_gradients,
         transform=BatchTransform(recipe, next(supernet.parameters()).device),
     )
 

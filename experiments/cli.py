@@ -69,6 +69,7 @@ def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None)
     join_distributed_run()
     if is_main_process():
         workspace = open_workspace(settings, out)
+        workspace.keep(settings)
         with open_tracker(settings, workspace) as tracker:
             train_supernet(settings, workspace, tracker)
         _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
@@ -90,11 +91,19 @@ def search(
         str | None,
         typer.Option("--address", help="An existing Ray cluster, e.g. auto (search.address)."),
     ] = None,
+    study: Annotated[
+        str,
+        typer.Option(
+            "--study",
+            metavar="NAME",
+            help="Another study on the same supernet, for new bounds, objectives or a sampler.",
+        ),
+    ] = "",
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
     """Search the trained supernet for the Pareto front, or go on searching."""
-    from experiments.search import search_architectures
+    from experiments.search import prepare_search
     from experiments.settings import load_config
     from experiments.workspace import open_tracker, open_workspace
 
@@ -104,9 +113,11 @@ def search(
     if address is not None:
         overrides.append(f"search.address={address}")
     settings = load_config(config, overrides)
-    workspace = open_workspace(settings, out)
+    workspace = open_workspace(settings, out, study)
+    prepared = prepare_search(settings, workspace)  # what is refused leaves everything as it was
+    workspace.keep(settings)
     with open_tracker(settings, workspace) as tracker:
-        search_architectures(settings, workspace, tracker)
+        prepared.run(tracker)
     _say(f"Report: {workspace.report}")
     _say(f"Next: evolute retrain --search {workspace.directory} --pick knee")
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+
 import torch
 
 from configs import Config, UserError
+from evaluators.device_lock import shared_device
+from supernet.distributed import is_main_process
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,3 +33,15 @@ def gpus_per_worker(config: Config) -> float:
     if config.search.gpus_per_worker or resolve_device(config.device).type == "cpu":
         return config.search.gpus_per_worker
     return 1
+
+
+def hold_in_step(device: torch.device) -> AbstractContextManager[None]:
+    """Hold a device shared for one step of a training, so that it is never timed meanwhile.
+
+    The processes of a distributed run wait for one another within a step. Where they share a
+    device (the CPU) only the first of them holds it: one that held it, another that waited behind a
+    timer, and the timer would wait for each other.
+    """
+    if device.type == "cpu" and not is_main_process():
+        return contextlib.nullcontext()
+    return shared_device(device)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from configs import Config, UserError
 from configs.differences import first_difference
-from evaluators import fingerprint, measure_in_order
+from evaluators import fingerprint, measure_in_order, shared_device
 from evaluators.cascade import in_order
 from evaluators.fingerprint import Fingerprint
-from evaluators.metrics import EVALUATED, METRICS, Subject
+from evaluators.metrics import COUNTED, EVALUATED, METRICS, Subject
 from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
@@ -33,10 +35,17 @@ class SupernetEvaluator:
     Args:
         expected: Latency fingerprint of the search. Another device is refused: values with
             different fingerprints never share a front.
+        reference_ms: The study's unit of latency; None for that of the process.
+        known: Metrics of architectures that need not be measured again.
     """
 
     def __init__(
-        self, config: Config, workspace: Workspace, expected: Fingerprint | None = None
+        self,
+        config: Config,
+        workspace: Workspace,
+        expected: Fingerprint | None = None,
+        reference_ms: float | None = None,
+        known: Mapping[Architecture, Mapping[str, float]] = MappingProxyType({}),
     ) -> None:
         # a worker is in another folder
         data = dataclasses.replace(
@@ -45,25 +54,41 @@ class SupernetEvaluator:
         plugins = tuple(map(os.path.abspath, config.plugins))
         self.config = dataclasses.replace(config, data=data, plugins=plugins)
         self.workspace = Workspace(workspace.directory.absolute())
-        self.expected = expected
+        self.expected, self.reference_ms, self.known = expected, reference_ms, dict(known)
         self._supernet: Supernet | None = None
         self._splits: Splits | None = None
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
         """Return the metrics of an architecture; expensive ones are missing over a bound.
 
+        Accuracy is read from the first half of the validation images.
+
         Raises:
             TooNoisy: The device was too busy for a latency.
             UserError: The worker's device is not the one the search is about.
         """
-        subject, goal = self._subject(architecture), goal_of(self.config)
+        subject, goal = self._subject(architecture, half=0), goal_of(self.config)
+        known = self.known.get(architecture, {})
         with torch_threads(self._threads()):
-            return measure_in_order(subject, self.metrics, goal.exceeded)
+            return measure_in_order(subject, self.metrics, goal.exceeded, known)
+
+    def again(self, architecture: Architecture) -> dict[str, float]:
+        """Return a second measurement of all that is not counted, whatever the bounds.
+
+        Accuracy is read from the second half of the validation images.
+        """
+        names = [metric.name for metric in in_order(self.metrics) if metric.effort > COUNTED]
+        return measure_in_order(self._subject(architecture, half=1), names, _never)
 
     def profile(self, architecture: Architecture) -> dict[str, float]:
         """Return all metrics of the goal that need no images, whatever the bounds."""
-        subject = self._subject(architecture)
-        return measure_in_order(subject, self.cheap_metrics, lambda values: False)
+        subject, known = self._subject(architecture), self.known.get(architecture, {})
+        return measure_in_order(subject, self.cheap_metrics, _never, known)
+
+    def sums(self, architecture: Architecture) -> dict[str, float]:
+        """Return those metrics of the goal that are sums over the layers."""
+        names = [name for name in self.metrics if METRICS[name].additive]
+        return measure_in_order(self._subject(architecture), names, _never)
 
     @property
     def cheap_metrics(self) -> list[str]:
@@ -76,16 +101,23 @@ class SupernetEvaluator:
         always = [metric.name for metric in METRICS.values() if metric.always]
         return [*always, *goal_of(self.config).metrics]
 
-    def _subject(self, architecture: Architecture) -> Subject:
-        network = self.supernet.extract(architecture)  # loads the plugins, and with them metrics
+    def _subject(self, architecture: Architecture, half: int = 0) -> Subject:
+        device = resolve_device(self.config.device)
+        with shared_device(device):
+            network = self.supernet.extract(architecture)  # loads the plugins, and their metrics
         self._check_device()
         return Subject(
             network=network,
             image_shape=image_shape(self.config),
-            load_data=lambda: self.splits,
+            load_data=lambda: self._reading(half),
             settings=self.config.latency,
-            device=resolve_device(self.config.device),
+            device=device,
+            reference_ms=self.reference_ms,
         )
+
+    def _reading(self, half: int) -> Splits:
+        """Return the splits with one half of the validation images in the place of all."""
+        return dataclasses.replace(self.splits, validation=self.splits.halves[half])
 
     def _check_device(self) -> None:
         if self.expected is None:
@@ -117,6 +149,10 @@ class SupernetEvaluator:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_supernet": None, "_splits": None}
+
+
+def _never(values: Mapping[str, float]) -> bool:
+    return False
 
 
 def latency_fingerprint(config: Config) -> Fingerprint:

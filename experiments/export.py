@@ -146,14 +146,19 @@ def measure_forms(
     shape: tuple[int, int, int],
     forms: Mapping[str, LatencySettings],
     device: torch.device,
+    reference_ms: float | None = None,
 ) -> dict[str, Latency]:
-    """Time a network in several forms; one that can't be timed here is said and left out."""
+    """Time a network in several forms; one that can't be timed here is said and left out.
+
+    Args:
+        reference_ms: The unit of latency of a study, for values that compare with its own.
+    """
     times: dict[str, Latency] = {}
     for form, settings in forms.items():
         equal = next((known for known in times if forms[known] == settings), None)
         try:
             times[form] = (
-                measure_latency(network, shape, settings, device=device)
+                measure_latency(network, shape, settings, device=device, reference_ms=reference_ms)
                 if equal is None
                 else times[equal]
             )

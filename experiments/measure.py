@@ -21,6 +21,7 @@ from evaluators import (
     count_params,
     measure_latency,
     peak_memory_mb,
+    shared_device,
 )
 from experiments.devices import resolve_device
 from experiments.settings import load_config
@@ -91,6 +92,7 @@ def measure(
     """
     settings = settings or LatencySettings()
     networks = []
+    place = resolve_device(device)
     for name, network, (channels, *size) in _networks(target, overrides):
         height, width = (input_size, input_size) if input_size else size
         image_shape = (channels, height, width)
@@ -103,7 +105,7 @@ def measure(
             image = f"{channels}x{height}x{width}"
             raise UserError(f"{name} cannot take images of {image}: {error}") from error
         try:
-            latency = measure_latency(network, image_shape, settings, device=resolve_device(device))
+            latency = measure_latency(network, image_shape, settings, device=place)
         except TooNoisy as noise:
             raise UserError(f"{name}: {noise}. End what else runs here and try again.") from noise
         networks.append(
@@ -134,14 +136,16 @@ def _networks(
         space = SearchSpace(config.space, config.plugins)
         chosen = _extremes(space)
     for name, architecture in chosen.items():
-        yield name, build_network(space, architecture), _image_shape(space)
+        with shared_device("cpu"):
+            network = build_network(space, architecture)
+        yield name, network, _image_shape(space)
 
 
 def _extremes(space: SearchSpace) -> dict[str, tuple[str, ...]]:
     """The smallest, median and largest of some sampled architectures, by MACs."""
     rng = np.random.default_rng(0)
     macs = {}
-    with torch.device("meta"):
+    with shared_device("cpu"), torch.device("meta"):
         for _ in range(SAMPLES):
             architecture = space.sample(rng)
             network = build_network(space, architecture)
@@ -164,7 +168,8 @@ def _timm_model(name: str) -> tuple[str, nn.Module, tuple[int, ...]]:
         known = [*timm.list_models(), *preset_names()]
         hint = did_you_mean(name, known, "see timm.list_models()")
         raise UserError(f"{name!r} is neither a file, a preset nor a timm model; {hint}")
-    model = timm.create_model(name, pretrained=False)
+    with shared_device("cpu"):
+        model = timm.create_model(name, pretrained=False)
     return name, model, timm.data.resolve_model_data_config(model)["input_size"]
 
 

@@ -23,6 +23,7 @@ from evaluators import (
     deployed,
     fingerprint,
     measure_latency,
+    shared_device,
 )
 from experiments.console import step_progress
 from experiments.devices import resolve_device
@@ -146,8 +147,10 @@ def operators_table(
 
     def cost(name: str, options: Mapping[str, int | bool], channels: int, size: int) -> Cost:
         torch.manual_seed(0)
-        # in a Sequential, because timm fuses the children of what it is given
-        network = deployed(nn.Sequential(build_operator(name, channels, channels, 1, **options)))
+        with shared_device("cpu"):
+            # in a Sequential, because timm fuses the children of what it is given
+            operator = nn.Sequential(build_operator(name, channels, channels, 1, **options))
+            network = deployed(operator)
         shape = (channels, size, size)
         latency: float | None = None
         with contextlib.suppress(TooNoisy):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,14 @@ from evaluators.accuracy import measure_accuracy
 from experiments.classification import network_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
-from experiments.devices import resolve_device
+from experiments.devices import hold_in_step, resolve_device
 from experiments.evaluator import image_shape, latency_fingerprint
 from experiments.export import as_metadata, export_programs, measure_forms, pretrained_cfg
 from experiments.reporting.front import pick, read_front
 from experiments.reporting.tables import comparison
 from experiments.retrained import Retrained, better_plain, comparable, read_retrained, verdict
 from experiments.settings import load_config
+from experiments.studies import unit_of
 from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
@@ -259,6 +261,7 @@ def _train_seed(task: Task, seed: int) -> dict[str, float]:
             seed_folder / "checkpoint.pt",
             lambda step, loss: advance(step, f"loss {loss:.3f}"),
             on_epoch,
+            partial(hold_in_step, device),
         )
 
     shipped = trainer.shipped().eval()
@@ -307,7 +310,8 @@ def _ship(task: Task, seed: int) -> tuple[dict[str, float], dict[str, float]]:
         network = build_network(task.space, task.architecture).eval()
         load_weights(folder / WEIGHTS, network)
         forms = export_programs(network, shape, folder, latency, as_metadata(task.expected))
-    times = measure_forms(network.to(device), shape, {SEARCHED: latency, **forms}, device)
+    unit = unit_of(task.config, task.workspace)  # so that it compares with the search's latencies
+    times = measure_forms(network.to(device), shape, {SEARCHED: latency, **forms}, device, unit)
     write_atomically(
         fingerprints, json.dumps({form: t.fingerprint for form, t in times.items()}, indent=1)
     )
@@ -357,6 +361,8 @@ def retrain_from_files(
     # The configuration of a search stays what it was; the recipe is kept beside the network.
     known = Workspace(out).config.exists()
     workspace = Workspace(out) if known else open_workspace(settings, out)
+    if not known:
+        workspace.keep(settings)
     with open_tracker(settings, workspace) as tracker:
         retrained = retrain_architecture(settings, workspace, choices, name, tracker)
         register(settings, retrained, tracker)

@@ -10,6 +10,7 @@ from experiments.reporting.front import pick
 from experiments.retrain import all_convolution, conclude, register, retrain_architecture
 from experiments.retrained import Retrained
 from experiments.search import search_architectures
+from experiments.studies import check_study
 from experiments.train import train_supernet
 from experiments.workspace import open_tracker, open_workspace
 from search_space import SearchSpace
@@ -26,6 +27,8 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
         The retrained winner and the baseline, which are one where the search found the baseline.
     """
     workspace = open_workspace(config, out)
+    check_study(config, workspace)
+    workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
         train_supernet(config, workspace, tracker)
         result = search_architectures(config, workspace, tracker)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs import Config, UserError
-from configs.atomic import write_atomically
-from configs.differences import first_difference
-from evaluators import TooNoisy
-from evaluators.fingerprint import Fingerprint
 from evaluators.metrics import METRICS, describe_metric
+from experiments.confirmation import confirm_front
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
-from experiments.evaluator import SupernetEvaluator, latency_fingerprint
+from experiments.evaluator import SupernetEvaluator
 from experiments.reporting.report import write_report
 from experiments.reporting.tables import front_table
 from experiments.settings import goal_of
+from experiments.studies import StudyPlan, plan_study
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search.space_profile import (
@@ -31,7 +28,8 @@ from search.space_profile import (
     profile_space,
     uniform_architectures,
 )
-from search.study import parameters_of
+from search.study import parameters_of, store_again
+from search.trials import SEARCHED
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
@@ -41,65 +39,141 @@ if TYPE_CHECKING:
 def search_architectures(
     config: Config, workspace: Workspace, tracker: Tracker | None = None
 ) -> SearchResult:
-    """Profile the space, run or resume the study, measure the front anew and report it.
+    """Profile the space, run or resume the study, measure the front a second time and report it.
 
     Writes ``report/`` with pictures, tables and one folder per member of the front.
 
     Raises:
-        UserError: No supernet, an impossible constraint, or another device than before.
+        UserError: No supernet, another search than the study's, a bound that nothing keeps, or
+            another device than before. Until then nothing is written.
         KeyboardInterrupt: Asked to stop; the same call continues.
     """
-    search, goal = config.search, goal_of(config)
+    return prepare_search(config, workspace).run(tracker)
+
+
+def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
+    """Return a search that nothing was found to stand in the way of; nothing is written.
+
+    The space is profiled, and shown.
+
+    Raises:
+        UserError: As for `search_architectures`.
+    """
     space = SearchSpace(config.space, config.plugins)
-    fingerprint = _check_fingerprint(config, workspace)
-    evaluator = SupernetEvaluator(config, workspace, fingerprint)
-    _profile(config, evaluator, space, tracker)
-
-    def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
-        if tracker is not None:
-            _track_trial(tracker, record, space)
-            _track_progress(tracker, progress)
-
-    result = run_search(
-        space,
-        evaluator,
-        goal.objectives,
-        trials=search.trials,
-        sampler=search.sampler,
-        seed=config.seed,
-        workers=search.workers,
-        storage=search.storage or workspace.study,
-        study_name=config.name,
-        constraints=goal.bounds,
-        address=search.address or None,
-        cpus_per_worker=search.cpus_per_worker,
-        gpus_per_worker=gpus_per_worker(config),
-        start=_starting_points(search.start, space, search.trials),
-        on_trial=on_trial,
-        progress=True,
+    start = _starting_points(config.search.start, space, config.search.trials)
+    study = plan_study(config, workspace)
+    evaluator = SupernetEvaluator(
+        config,
+        workspace,
+        study.context["fingerprint"],
+        study.context["reference_ms"],
+        study.known,
     )
-    if tracker is not None:  # those that an interrupted run finished but could not track
-        for record in result.trials:
-            if not tracker.has_finished(_trial_name(record)):
-                _track_trial(tracker, record, space)
-    if not result.front:
-        counts = Counter(record.state for record in result.trials)
-        found = ", ".join(f"{count} {state}" for state, count in counts.items())
-        raise UserError(
-            f"search.constraints: none of {len(result.trials)} architectures is on a front "
-            f"({found}); relax the bounds or search longer"
+    with busy("Profiling the space ..."):
+        profile = profile_space(
+            space,
+            evaluator.profile,
+            goal_of(config).bounded_by(evaluator.cheap_metrics),
+            sums=evaluator.sums,
+            samples=config.search.profile_samples,
+            seed=config.seed,
         )
-    result = _measure_front_again(result, evaluator)
-    files = write_report(result, space, workspace.report)
-    console.print(front_table(result))
-    if result.note:
-        console.print(result.note)
-    if tracker is not None:
-        for file in files:
-            if file.parent == workspace.report:
-                tracker.artifact(file, "report")
-        tracker.artifact(workspace.report / "front", "report/front")
-    return result
+    console.print(_profile_table(profile))
+    check_feasible(profile)
+    return PreparedSearch(config, workspace, space, study, evaluator, start)
+
+
+@dataclass(frozen=True)
+class PreparedSearch:
+    """A search that may begin or go on; see `prepare_search`."""
+
+    config: Config
+    workspace: Workspace
+    space: SearchSpace
+    study: StudyPlan
+    evaluator: SupernetEvaluator
+    start: list[Architecture]
+
+    def run(self, tracker: Tracker | None = None) -> SearchResult:
+        """Run or resume the study, measure its front a second time and report it.
+
+        Raises:
+            UserError: No architecture keeps the bounds; what was measured is reported all the same.
+            KeyboardInterrupt: Asked to stop; the same call continues.
+        """
+        self.workspace.keep(self.config)
+        result = self._search(tracker)
+        if not result.front:
+            counts = Counter(record.state for record in result.trials)
+            found = ", ".join(f"{count} {state}" for state, count in counts.items())
+            raise UserError(
+                f"search.constraints: none of {len(result.trials)} architectures is on a front "
+                f"({found}); relax the bounds or search longer"
+            )
+        result = self._confirm(result, tracker)
+        files = write_report(result, self.space, self.workspace.report)
+        console.print(front_table(result))
+        _say_what_was_read(result)
+        if tracker is not None:
+            for file in files:
+                if file.parent == self.workspace.report:
+                    tracker.artifact(file, "report")
+            tracker.artifact(self.workspace.report / "front", "report/front")
+        if all(member.state == "infeasible" for member in result.front):
+            raise UserError(
+                f"search.constraints: {result.note}. Relax the bounds or search longer; what was "
+                f"measured is in {self.workspace.report}"
+            )
+        if result.note:
+            console.print(result.note)
+        return result
+
+    def _search(self, tracker: Tracker | None) -> SearchResult:
+        search, goal = self.config.search, goal_of(self.config)
+
+        def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
+            if tracker is not None:
+                _track_trial(tracker, record)
+                _track_progress(tracker, progress)
+
+        if tracker is not None:
+            tracker.tags({"fingerprint": self.study.context["fingerprint"]})
+        result = run_search(
+            self.space,
+            self.evaluator,
+            goal.objectives,
+            trials=search.trials,
+            sampler=search.sampler,
+            seed=self.config.seed,
+            workers=search.workers,
+            storage=self.study.url,
+            study_name=self.study.name,
+            constraints=goal.bounds,
+            context=self.study.context,
+            address=search.address or None,
+            cpus_per_worker=search.cpus_per_worker,
+            gpus_per_worker=gpus_per_worker(self.config),
+            start=self.start,
+            on_trial=on_trial,
+            progress=True,
+        )
+        if tracker is not None:  # those that an interrupted run finished but could not track
+            for record in result.trials:
+                if not tracker.has_finished(_trial_name(record)):
+                    _track_trial(tracker, record)
+        return result
+
+    def _confirm(self, result: SearchResult, tracker: Tracker | None) -> SearchResult:
+        """Measure the front a second time; the new values reach the study and MLflow."""
+
+        def store(record: TrialRecord) -> None:
+            store_again(self.study.url, self.study.name, record.number, record.again)
+            if tracker is not None:
+                _track_again(tracker, record)
+            advance(record.number, "")
+
+        with step_progress("Front, measured again", len(result.front)) as advance:
+            return confirm_front(result, self.evaluator.again, store)
 
 
 def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> list[Architecture]:
@@ -118,43 +192,10 @@ def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> l
     return points + uniform_architectures(space)[: trials // 4]
 
 
-def _check_fingerprint(config: Config, workspace: Workspace) -> Fingerprint:
-    """What latencies are marked with; a resumed search must run on the device it began on."""
-    now = latency_fingerprint(config)
-    if workspace.fingerprint.exists() and workspace.study.exists():
-        before = json.loads(workspace.fingerprint.read_text(encoding="utf-8"))
-        if difference := first_difference(before, now):
-            raise UserError(
-                f"{workspace.directory}: its latencies were measured with other settings: "
-                f"{difference}; values of different devices never share a front. Choose another "
-                "directory with --out"
-            )
-    write_atomically(workspace.fingerprint, json.dumps(now, indent=1))
-    return now
-
-
-def _profile(
-    config: Config, evaluator: SupernetEvaluator, space: SearchSpace, tracker: Tracker | None
-) -> None:
-    """Says what the space costs, and refuses bounds that nothing in it satisfies."""
-    with busy("Profiling the space ..."):
-        profile = profile_space(
-            space,
-            evaluator.profile,
-            goal_of(config).bounded_by(evaluator.cheap_metrics),
-            samples=config.search.profile_samples,
-            seed=config.seed,
-        )
-    console.print(_profile_table(profile))
-    check_feasible(profile)
-    if tracker is not None:
-        tracker.tags({"fingerprint": evaluator.expected or {}})
-
-
 def _profile_table(profile: SpaceProfile) -> Table:
-    feasible = f", {profile.feasible:.0%} within all bounds" if profile.bounds else ""
+    feasible = f"; {profile.feasible:.0%} of these within all bounds" if profile.bounds else ""
     table = Table(
-        title=f"Space: {profile.samples} random architectures{feasible}",
+        title=f"Space: {profile.measured} architectures, {profile.samples} at random{feasible}",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
@@ -169,36 +210,34 @@ def _profile_table(profile: SpaceProfile) -> Table:
     return table
 
 
-def _measure_front_again(result: SearchResult, evaluator: SupernetEvaluator) -> SearchResult:
-    """The front with latency and accuracy measured once more, end to end.
-
-    The best of many noisy values is too good to be true; a second measurement isn't chosen by its
-    value. Members that turn out dominated or over a bound leave the front, and one that the device
-    is too busy to measure keeps its first values.
-    """
-    again = []
-    with step_progress("Front, measured again", len(result.front)) as advance:
-        for number, record in enumerate(result.front, start=1):
-            try:
-                metrics = {**record.metrics, **evaluator(record.architecture)}
-            except TooNoisy:
-                metrics = record.metrics
-            again.append(dataclasses.replace(record, metrics=metrics))
-            advance(number, "")
-    within = [record for record in again if not result.goal.exceeded(record.metrics)]
-    front = result.goal.front(within)
-    return dataclasses.replace(result, front=front or result.front)
+def _say_what_was_read(result: SearchResult) -> None:
+    """Say from how many images each of the two accuracies of the front was read."""
+    for member in result.front[:1]:
+        metrics = member.metrics
+        if f"{SEARCHED}accuracy_images" in metrics:
+            console.print(
+                f"Accuracy: of {metrics['accuracy_images']:.0f} validation images that the search "
+                f"has not read; in the search: of {metrics[f'{SEARCHED}accuracy_images']:.0f} "
+                "others. ± is a standard error.",
+                highlight=False,
+            )
 
 
 def _trial_name(record: TrialRecord) -> str:
     return f"trial-{record.number}"
 
 
-def _track_trial(tracker: Tracker, record: TrialRecord, space: SearchSpace) -> None:
+def _track_trial(tracker: Tracker, record: TrialRecord) -> None:
     choices = parameters_of(record.architecture)
     tags = {"state": record.state, "message": record.message[:500]}
     with tracker.child(_trial_name(record), "trial", params=choices, tags=tags) as child:
         child.metrics({**record.metrics, "seconds": record.seconds})
+
+
+def _track_again(tracker: Tracker, record: TrialRecord) -> None:
+    """Log second values as the next step of the first ones."""
+    with tracker.child(_trial_name(record), "trial") as child:
+        child.metrics(record.again, step=1)
 
 
 def _track_progress(tracker: Tracker, progress: SearchProgress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from evaluators.accuracy import inherited_accuracy
 from experiments.classification import supernet_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, describe, load_splits
-from experiments.devices import resolve_device
+from experiments.devices import hold_in_step, resolve_device
 from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
 from search_space import SearchSpace
@@ -43,14 +44,21 @@ def train_supernet(
         return load_supernet(config, workspace)
     rank, world_size = join_distributed_run()
     device = resolve_device(config.device)
-    splits = load_splits(
-        config, device, rank=rank, world_size=world_size, statistics=workspace.statistics
-    )
-    supernet = new_supernet(config).to(device)
+    with hold_in_step(device):
+        splits = load_splits(
+            config,
+            device,
+            rank=rank,
+            world_size=world_size,
+            statistics=workspace.statistics,
+        )
+        supernet = new_supernet(config).to(device)
     trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
+    hold = partial(hold_in_step, device)
     if not is_main_process():
-        fit(trainer, splits.train, workspace.checkpoint)
+        fit(trainer, splits.train, workspace.checkpoint, during=hold)
         return supernet.eval()
+    workspace.keep(config)
     console.print(f"Data: {describe(splits, config)}", highlight=False)
     run = tracker.child("supernet", "supernet") if tracker else None
     history = TrainingHistory(workspace.history)
@@ -71,6 +79,7 @@ def train_supernet(
             workspace.checkpoint,
             lambda step, loss: advance(step, f"loss {loss:.3f}"),
             on_epoch,
+            hold,
         )
     save_weights(workspace.weights, supernet)
     if run is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +18,45 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
 
 SUPERNET_KEYS = ("seed", "space", "data", "train")  # fixed once a supernet is being trained
-STUDY_KEYS = ("evaluate",)  # likewise once a study has begun; its fingerprint guards `latency`
+STUDIES = "studies"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything a run writes lies below `directory`."""
+    """Everything a run writes lies below `directory`.
+
+    Further studies on one supernet have directories of their own, ``studies/NAME``, with a
+    configuration, a report and retrained networks; supernet and database are those of the `root`.
+    """
 
     directory: Path
+
+    def named(self, study: str) -> Workspace:
+        """Return the work directory of another study on the same supernet.
+
+        Raises:
+            UserError: No directory can have that name.
+        """
+        if not re.fullmatch(r"[\w-][\w.-]*", study):
+            raise UserError(
+                f"--study: {study!r} is not possible; use letters, digits, `.`, `_` and `-`"
+            )
+        return Workspace(self.root / STUDIES / study)
+
+    @property
+    def root(self) -> Path:
+        """Return the directory of the supernet."""
+        parent = self.directory.absolute().parent
+        return parent.parent if parent.name == STUDIES else self.directory
+
+    def study_name(self, name: str) -> str:
+        """Return the study's name in the database, for that of a configuration."""
+        named = self.root != self.directory
+        return f"{name}/{self.directory.name}" if named else name
+
+    def keep(self, config: Config) -> None:
+        """Write the configuration that the results to come belong to."""
+        write_atomically(self.config, yaml.safe_dump(config_to_dict(config), sort_keys=False))
 
     @property
     def config(self) -> Path:
@@ -36,23 +68,19 @@ class Workspace:
 
     @property
     def checkpoint(self) -> Path:
-        return self.directory / "supernet" / "checkpoint.pt"
+        return self.root / "supernet" / "checkpoint.pt"
 
     @property
     def weights(self) -> Path:
-        return self.directory / "supernet" / "weights.safetensors"
+        return self.root / "supernet" / "weights.safetensors"
 
     @property
     def history(self) -> Path:
-        return self.directory / "supernet" / "history.json"
+        return self.root / "supernet" / "history.json"
 
     @property
     def study(self) -> Path:
-        return self.directory / "study.db"
-
-    @property
-    def fingerprint(self) -> Path:
-        return self.directory / "fingerprint.json"
+        return self.root / "study.db"
 
     @property
     def report(self) -> Path:
@@ -63,40 +91,48 @@ class Workspace:
         return self.directory / "retrained"
 
 
-def open_workspace(config: Config, out: Path | None = None) -> Workspace:
-    """Create or continue a work directory; the default is ``runs/NAME``.
+def open_workspace(config: Config, out: Path | None = None, study: str = "") -> Workspace:
+    """Return the work directory of a configuration; the default is ``runs/NAME``.
+
+    Nothing is written: that is for what has results to keep (`Workspace.keep`).
+
+    Args:
+        study: Name of another study on the supernet of that directory.
 
     Raises:
-        UserError: The directory holds results of a configuration that differs where it may not.
+        UserError: The supernet there is of another configuration.
     """
     workspace = Workspace(out or Path("runs") / config.name)
-    new = config_to_dict(config)
-    if workspace.config.exists():
-        old = config_to_dict(load_config(workspace.config))
-        fixed = [*SUPERNET_KEYS] if workspace.checkpoint.exists() else []
-        fixed += STUDY_KEYS if workspace.study.exists() else ()
-        for key in fixed:
-            difference = first_difference(old[key], new[key], key)
-            if difference:
+    if study:
+        workspace = workspace.named(study)
+    kept = Workspace(workspace.root)
+    if kept.config.exists() and (kept.checkpoint.exists() or kept.weights.exists()):
+        old, new = config_to_dict(load_config(kept.config)), config_to_dict(config)
+        for key in SUPERNET_KEYS:
+            if difference := first_difference(old[key], new[key], key):
                 raise UserError(
-                    f"{workspace.directory} holds results of another configuration: {difference}. "
+                    f"{kept.directory} holds a supernet of another configuration: {difference}. "
                     "Choose another directory with --out, or take the old value"
                 )
-    write_atomically(workspace.config, yaml.safe_dump(new, sort_keys=False))
     return workspace
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
-    """Open the MLflow run of a work directory: configuration, seed and code version are logged."""
+    """Open the MLflow run of a work directory: configuration, seed and code version are logged.
+
+    All studies of a supernet are tracked in one store.
+    """
+    from experiments.tracking.store import local_uri
     from experiments.tracking.tracker import Tracker, code_version
 
     params = config_to_dict(config)
     params.pop("space")  # its file is an artifact; hundreds of parameters would bury the others
+    named = workspace.root != workspace.directory
     tracker = Tracker(
         workspace.directory,
-        uri=config.tracking.uri or None,
+        uri=config.tracking.uri or (local_uri(workspace.root) if named else None),
         experiment=config.tracking.experiment,
-        run_name=config.name,
+        run_name=workspace.study_name(config.name),
         tags=code_version(),
         params=params,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from search.executors.executor import Evaluator
@@ -31,6 +32,7 @@ def run_search(
     storage: str | Path | None = None,
     study_name: str = "search",
     constraints: Mapping[str, float] | None = None,
+    context: Mapping[str, Any] = MappingProxyType({}),
     address: str | None = None,
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
@@ -62,6 +64,9 @@ def run_search(
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
         study_name: Name of the study in the storage.
         constraints: Metric name to its upper bound.
+        context: What the evaluator's values depend on besides the architecture, such as data, a
+            device or a supernet, in values that JSON has. It is stored in the study, which
+            refuses to go on with another one: values that can't be compared never share a front.
         address: Of an existing Ray cluster. None: a local Ray for this search. A Ray that this
             process uses already is taken in any case.
         cpus_per_worker: CPUs reserved for each worker.
@@ -96,7 +101,7 @@ def run_search(
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         url = storage_url(storage)
         with sole_driver(url), ProgressDisplay(progress) as display:
-            study = SearchStudy(url, study_name, space, goal)
+            study = SearchStudy(url, study_name, space, goal, context)
             proposer = Proposer(
                 space,
                 goal,

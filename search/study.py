@@ -2,9 +2,10 @@
 
 What is saved: one finished Optuna trial per evaluated architecture (its choices as parameters,
 objectives as values, bounds as constraints; metrics, state, message and seconds as user
-attributes), written in one transaction; and, as user attributes of the study, the settings that
-must not change, the reference point of the hypervolume, and the architectures being evaluated
-right now. So a killed driver leaves no half-written trial, and the next one knows what to redo.
+attributes), written in one transaction; and, as user attributes of the study, the settings and the
+context that must not change, the reference point of the hypervolume, second measurements (a
+finished trial of Optuna's takes no more attributes), and the architectures being evaluated right
+now. So a killed driver leaves no half-written trial, and the next one knows what to redo.
 It is an ordinary study: `optuna.load_study` and optuna-dashboard open it.
 """
 
@@ -15,8 +16,10 @@ import dataclasses
 import datetime
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}  # others: FAIL
+AGAIN = "again "  # before a trial's number: the attribute with its second measurement
 LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
 
 Choice = TypeVar("Choice")
@@ -79,6 +83,52 @@ def sole_driver(url: str | None) -> Iterator[None]:
         held.release()
 
 
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as it is in a storage.
+
+    Attributes:
+        settings: Objectives, constraints and space, as `study_settings` gives them.
+        context: What the values depend on besides.
+        records: Finished evaluations, in the order of completion.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    context: dict[str, Any]
+    records: list[TrialRecord]
+
+    def difference(self, space: ChoiceSpace, goal: Goal, context: Mapping[str, Any]) -> str:
+        """Name the first thing in which another search differs; "" where it may go on here."""
+        wanted = study_settings(space, goal)
+        return first_difference(self.settings, wanted) or first_difference(
+            self.context, _as_json(context)
+        )
+
+
+def stored_studies(url: str | None) -> list[StoredStudy]:
+    """Return all studies of a storage that were made by Evolute; nothing is created or changed.
+
+    Raises:
+        UserError: The storage can't be opened.
+    """
+    if url is None or (url.startswith(SQLITE) and not Path(url.removeprefix(SQLITE)).exists()):
+        return []
+    storage = _open_storage(url)
+    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    return [
+        _stored(optuna.load_study(study_name=summary.study_name, storage=storage))
+        for summary in summaries
+        if "settings" in summary.user_attrs
+    ]
+
+
+def store_again(url: str, name: str, number: int, metrics: Mapping[str, float]) -> None:
+    """Keep the second measurement of a trial in its study."""
+    study = optuna.load_study(study_name=name, storage=_open_storage(url))
+    study.set_user_attr(f"{AGAIN}{number}", dict(metrics))
+
+
 class SearchStudy:
     """A search's study, opened or created.
 
@@ -91,17 +141,21 @@ class SearchStudy:
         UserError: The storage can't be opened, or its study is of another search.
     """
 
-    def __init__(self, url: str | None, name: str, space: ChoiceSpace, goal: Goal) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        name: str,
+        space: ChoiceSpace,
+        goal: Goal,
+        context: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.url, self.name, self._goal = url, name, goal
         self._distributions: dict[str, BaseDistribution] = parameters_of(
             [CategoricalDistribution(layer.candidates) for layer in space.layers]
         )
-        settings = _settings(space, goal)
         self._storage = _open_storage(url)
-        self._study = self._open_study(settings)
-        self.records = [
-            self._record(trial) for trial in self._study.trials if "state" in trial.user_attrs
-        ]
+        self._study = self._open_study(space, context)
+        self.records = _stored(self._study).records
         finished = {record.architecture for record in self.records}
         self.reference: list[float] | None = self._study.user_attrs.get("reference")
         running = [tuple(a) for a in self._study.user_attrs.get("running", [])]
@@ -149,18 +203,7 @@ class SearchStudy:
         self.records.append(dataclasses.replace(record, number=number))
         return self.records[-1]
 
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
-        attributes = trial.user_attrs
-        return TrialRecord(
-            number=trial.number,
-            architecture=tuple(trial.params[name] for name in self._distributions),
-            metrics=attributes["metrics"],
-            state=attributes["state"],
-            message=attributes["outcome"]["message"],
-            seconds=attributes["outcome"]["seconds"],
-        )
-
-    def _open_study(self, settings: dict[str, Any]) -> optuna.Study:
+    def _open_study(self, space: ChoiceSpace, context: Mapping[str, Any]) -> optuna.Study:
         study = optuna.create_study(
             storage=self._storage,
             study_name=self.name,
@@ -169,18 +212,18 @@ class SearchStudy:
             load_if_exists=True,
         )
         self._study_id = self._storage.get_study_id_from_name(self.name)
-        stored = study.user_attrs.get("settings")
-        if stored is None:
+        if "settings" not in study.user_attrs:
             if study.trials:
                 raise UserError(
                     f"study {self.name!r} in {self.url} was not made by Evolute; "
                     "choose another study name or storage"
                 )
-            study.set_user_attr("settings", settings)
+            study.set_user_attr("settings", study_settings(space, self._goal))
+            study.set_user_attr("context", _as_json(context))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # set_metric_names is experimental
                 study.set_metric_names(list(self._goal.objectives))
-        elif difference := first_difference(stored, settings):
+        elif difference := _stored(study).difference(space, self._goal, context):
             raise UserError(
                 f"study {self.name!r} in {self.url} is of another search: {difference}; "
                 "set it back, or choose another study name or storage"
@@ -188,15 +231,49 @@ class SearchStudy:
         return study
 
 
-def _settings(space: ChoiceSpace, goal: Goal) -> dict[str, Any]:
-    """What must stay the same for trials to be comparable, as JSON would give it back."""
-    settings = {
-        # Pairs, because the order of the objectives is the order of the study's values.
-        "objectives": [list(pair) for pair in goal.objectives.items()],
-        "constraints": dict(goal.bounds),
-        "space": space.to_dict()["space"],  # where its plugins lie does not matter
+def study_settings(space: ChoiceSpace, goal: Goal) -> dict[str, Any]:
+    """Return what must stay the same for trials to be comparable, as JSON would give it back."""
+    return _as_json(
+        {
+            # Pairs, because the order of the objectives is the order of the study's values.
+            "objectives": [list(pair) for pair in goal.objectives.items()],
+            "constraints": dict(goal.bounds),
+            "space": space.to_dict()["space"],  # where its plugins lie does not matter
+        }
+    )
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values)))
+
+
+def _stored(study: optuna.Study) -> StoredStudy:
+    attributes = study.user_attrs
+    again = {
+        int(key.removeprefix(AGAIN)): metrics
+        for key, metrics in attributes.items()
+        if key.startswith(AGAIN)
     }
-    return json.loads(json.dumps(settings))
+    trials = [trial for trial in study.trials if "state" in trial.user_attrs]
+    return StoredStudy(
+        name=study.study_name,
+        settings=attributes["settings"],
+        context=attributes.get("context", {}),
+        records=[_record(trial, again.get(trial.number, {})) for trial in trials],
+    )
+
+
+def _record(trial: FrozenTrial, again: dict[str, float]) -> TrialRecord:
+    attributes = trial.user_attrs
+    return TrialRecord(
+        number=trial.number,
+        architecture=tuple(trial.params[name] for name in parameters_of(range(len(trial.params)))),
+        metrics=attributes["metrics"],
+        state=attributes["state"],
+        message=attributes["outcome"]["message"],
+        seconds=attributes["outcome"]["seconds"],
+        again=again,
+    )
 
 
 def _open_storage(url: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
 
 State = Literal["complete", "infeasible", "unmeasurable", "failed"]
 
+SEARCHED = "searched_"  # before the name of a metric: the value by which a search selected
 UNNUMBERED = -1  # the number of a record that is not in the study yet
 
 
@@ -20,7 +22,8 @@ class TrialRecord:
 
     `number` is that of the Optuna trial, in the order of completion. `state` says what `metrics`
     hold: all objectives (`complete`), at least the bound that was exceeded (`infeasible`), or
-    whatever was known when it ended (`unmeasurable`, `failed`; `message` says why).
+    whatever was known when it ended (`unmeasurable`, `failed`; `message` says why). `again` holds
+    what a second measurement gave, by which nothing was selected; empty where there was none.
     """
 
     number: int
@@ -29,6 +32,15 @@ class TrialRecord:
     state: State
     message: str = ""
     seconds: float = 0.0
+    again: dict[str, float] = field(default_factory=dict)
+
+    def measured_again(self) -> TrialRecord:
+        """Return the record with the values of its second measurement.
+
+        The values by which it was selected are kept under `searched_` and their names.
+        """
+        first = {f"{SEARCHED}{name}": self.metrics[name] for name in self.again}
+        return dataclasses.replace(self, metrics={**self.metrics, **self.again, **first})
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,10 @@ class ChoiceSpace:
         """Take each layer from one of two parents at random; return the canonical form."""
         return self.canonical(tuple(pair[rng.integers(2)] for pair in zip(a, b)))
 
+    def is_skip(self, candidate: str) -> bool:
+        """Return whether a candidate leaves its layer out; here none does."""
+        return False
+
     def canonical(self, architecture: Architecture) -> Architecture:
         """Return the one architecture of all that are equal networks; here each is its own."""
         return tuple(architecture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,7 @@ def fit(
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    during: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> None:
     """Train to the end of the recipe, from the checkpoint where there is one.
 
@@ -44,6 +46,8 @@ def fit(
         checkpoint: File to resume from and to save to; None saves nothing.
         on_step: Called with the steps done and the step's loss.
         on_epoch: Called with the epochs done and the epoch's mean loss.
+        during: Gives a context for every step, which is left between steps: such as a lock of the
+            device that others want too.
 
     Raises:
         KeyboardInterrupt: The run was asked to stop; its state is saved.
@@ -60,8 +64,10 @@ def fit(
         while trainer.step < trainer.total_steps:
             epoch, start = divmod(trainer.step, trainer.steps_per_epoch)
             losses = []
-            for images, targets in batches.epoch(epoch, start):
-                losses.append(trainer.train_step(images, targets))
+            loader = batches.epoch(epoch, start)
+            for _ in range(start, trainer.steps_per_epoch):
+                with during():
+                    losses.append(trainer.train_step(*next(loader)))
                 if on_step is not None:
                     on_step(trainer.step, losses[-1])
                 if stopped():

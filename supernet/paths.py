@@ -1,15 +1,20 @@
 """Which paths a training step takes: pure functions of the seed and the step.
 
-Every process of a distributed run and every resumed run therefore draws the same ones.
+Every process of a distributed run and every resumed run therefore draws the same ones. Paths are in
+canonical form, as everything that a search evaluates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from search_space.space import Architecture, ChoiceSpace
+from search_space.space import Architecture, ChoiceSpace, Layer
+
+Choice = tuple[str, bool]  # a candidate, and whether it learns
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,47 @@ def uniform_paths(space: ChoiceSpace, seed: int, step: int) -> list[TrainingPath
 
 
 def fair_paths(space: ChoiceSpace, seed: int, step: int) -> list[TrainingPath]:
-    """Return paths in which every candidate of every layer learns exactly once.
+    """Return canonical paths on which every operator of every layer learns exactly once.
 
     There are as many paths as the longest candidate list is long, each layer in an order of its
-    own (FairNAS, https://arxiv.org/abs/1907.01845). A layer with fewer candidates repeats some;
-    on a repeat the candidate doesn't learn, so that the count stays one.
+    own (FairNAS, https://arxiv.org/abs/1907.01845). What the operators leave over is shared by
+    skips, which have nothing to learn, and by repeats, on which an operator doesn't learn.
+
+    In a canonical path only the last layers of a run of equal layers are skipped. So skips aren't
+    drawn layer by layer: of m paths, m // candidates (their share) end each run early, by a number
+    of layers that is drawn uniformly.
     """
     rng = np.random.default_rng((seed, step))
     count = max(len(layer.candidates) for layer in space.layers)
-    columns = []
-    for layer in space.layers:
-        order = [str(name) for name in rng.permutation(layer.candidates)]
-        repeats = rng.choice(layer.candidates, count - len(order))
-        column = [(name, True) for name in order] + [(str(name), False) for name in repeats]
-        columns.append([column[i] for i in rng.permutation(count)])
+    columns: list[list[Choice]] = []
+    for _, run in groupby(space.layers):
+        columns += _columns(space, list(run), count, rng)
     return [TrainingPath(*zip(*choices)) for choices in zip(*columns)]
+
+
+def _columns(
+    space: ChoiceSpace, run: Sequence[Layer], count: int, rng: np.random.Generator
+) -> Iterator[list[Choice]]:
+    """Yield for each layer of a run of equal ones what it is on each of `count` paths."""
+    names = run[0].candidates
+    operators = [name for name in names if not space.is_skip(name)]
+    skip = next((name for name in names if space.is_skip(name)), "")
+    skipping = [(skip, True)] * count
+    if not operators:
+        yield from [skipping] * len(run)
+        return
+    kept = np.full(count, len(run))  # how many layers of the run each path goes through
+    if skip:
+        early = rng.permutation(count)[: count // len(names)]
+        kept[early] = rng.integers(0, len(run), len(early))
+    for position in range(len(run)):
+        through = rng.permutation(np.flatnonzero(kept > position))
+        repeats = rng.choice(operators, len(through) - len(operators))
+        choices = [(name, True) for name in operators] + [(str(name), False) for name in repeats]
+        column = list(skipping)
+        for path, choice in zip(through, choices):
+            column[path] = choice
+        yield column
 
 
 PATHS = {"uniform": uniform_paths, "fair": fair_paths}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from configs.errors import UserError
 from configs.suggestions import did_you_mean
 from supernet.distributed import average_over_processes, process_rank
 from supernet.paths import TrainingPath
-from supernet.supernet import Supernet
+from supernet.supernet import Supernet, SupernetLayer
 
 if TYPE_CHECKING:
     from configs.schema import Recipe
@@ -55,8 +55,11 @@ class Trainer:
         steps_per_epoch: Optimizer steps per epoch, for the schedule.
         seed: Seed of whatever a step draws: augmentation, dropout.
         loss: Called with the network's outputs in float32 and the targets.
-        paths: The paths of a `Supernet` that a step takes; gradients are averaged over them. None
-            for a network that is called with images alone.
+        paths: The paths of a `Supernet` that a step takes, as many in every step. None for a
+            network that is called with images alone.
+        path_gradients: Whether a step is the mean or the sum of its paths' gradients. Under `mean`
+            a candidate that learns on one of m paths takes an m-th of its gradient, and so of its
+            weight decay: their proportion is that of a step of one path.
         transform: What happens to a batch on the device: (images, targets) to the same.
         anneal: Whether `Annealed` modules follow this training. False leaves them where the
             weights that it starts from were trained to.
@@ -75,6 +78,7 @@ class Trainer:
         *,
         loss: Loss,
         paths: Paths | None = None,
+        path_gradients: Literal["mean", "sum"] = "mean",
         transform: Transform | None = None,
         anneal: bool = True,
         ema_decay: float = 0.0,
@@ -88,6 +92,10 @@ class Trainer:
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, recipe)
+        self._path_share = 1.0  # of a path's gradient in the step
+        if paths is not None and path_gradients == "mean":
+            self._path_share = 1 / len(paths(0))
+            _scale_decay(self.optimizer, _candidate_parameters(model), self._path_share)
         self.averaged = _averaged(model, ema_decay) if ema_decay else None
         averaged = () if self.averaged is None else self.averaged.module.modules()
         self._annealed = _annealed(model.modules()) if anneal else []
@@ -128,22 +136,22 @@ class Trainer:
     def _backward(self, images: Tensor, targets: Tensor) -> float:
         """Leave the step's gradients in the parameters and return its loss."""
         if self.paths is None:
-            return self._accumulate(targets, 1, images)
+            return self._accumulate(targets, 1.0, images)
         supernet = cast(Supernet, self.model)  # nothing else has paths
         paths = self.paths(self.step)
         total = 0.0
         for path in paths:
             with supernet.learning(path):
-                total += self._accumulate(targets, len(paths), images, path.architecture)
-        return total
+                total += self._accumulate(targets, self._path_share, images, path.architecture)
+        return total / len(paths)
 
-    def _accumulate(self, targets: Tensor, parts: int, *inputs: Any) -> float:
-        """Add the gradients of one of `parts` equal parts of the step's loss."""
+    def _accumulate(self, targets: Tensor, share: float, *inputs: Any) -> float:
+        """Add a share of a loss's gradients to those of the step, and return the loss."""
         half = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             outputs = self.model(*inputs)
-        loss = self.loss(outputs.float(), targets) / parts
-        loss.backward()
+        loss = self.loss(outputs.float(), targets)
+        (loss * share).backward()
         return loss.item()
 
     @property
@@ -244,6 +252,24 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _annealed(modules: Iterable[nn.Module]) -> list[Annealed]:
     return [module for module in modules if isinstance(module, Annealed)]
+
+
+def _candidate_parameters(supernet: nn.Module) -> set[nn.Parameter]:
+    """Return what belongs to single candidates: the rest is shared by all paths."""
+    layers = cast(Supernet, supernet).layers
+    return {p for layer in layers for p in cast(SupernetLayer, layer).candidates.parameters()}
+
+
+def _scale_decay(
+    optimizer: torch.optim.Optimizer, parameters: set[nn.Parameter], factor: float
+) -> None:
+    """Give some parameters groups of their own, with their weight decay times a factor."""
+    for group in list(optimizer.param_groups):
+        chosen = [p for p in group["params"] if p in parameters]
+        if factor != 1 and chosen and group["weight_decay"]:
+            group["params"] = [p for p in group["params"] if p not in parameters]
+            decay = group["weight_decay"] * factor
+            optimizer.add_param_group({**group, "params": chosen, "weight_decay": decay})
 
 
 def _averaged(model: nn.Module, decay: float) -> Any:

@@ -41,11 +41,16 @@ COUNTED = 10_000  # training images at most whose mean and deviation are taken
 
 @dataclass(frozen=True)
 class Splits:
-    """Batches of every split. `test` is None unless it was asked for."""
+    """Batches of every split. `test` is None unless it was asked for.
+
+    `halves` are the two parts of `validation`: a search selects on the first, and what it selected
+    is read a second time from the other.
+    """
 
     train: TrainingBatches
     calibration: EvaluationBatches
     validation: EvaluationBatches
+    halves: tuple[EvaluationBatches, EvaluationBatches]
     test: EvaluationBatches | None
     class_names: list[str]
     preprocessing: Preprocessing
@@ -100,6 +105,7 @@ def load_splits(
     rng = np.random.default_rng((config.seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     tested = open_test() if test else None
+    first, second = halve(validation, images.labels, data.split_seed)
 
     # Random-resized crops are cut from the files; whatever else is augmented image by image may
     # be so by other processes, which can't share a GPU's memory.
@@ -134,6 +140,7 @@ def load_splits(
         ),
         calibration=evaluation(pixels, calibration, full=True),
         validation=evaluation(pixels, validation),
+        halves=(evaluation(pixels, first), evaluation(pixels, second)),
         test=tests,
         class_names=classes,
         preprocessing=preprocessing,
@@ -246,6 +253,13 @@ def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | 
     if file is not None:
         store_statistics(file, of, statistics)
     return statistics
+
+
+def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two halves with equal shares of every class, one image more or less."""
+    drawn = np.random.default_rng((seed, 5)).permutation(indices)
+    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    return by_class[::2], by_class[1::2]
 
 
 def describe(splits: Splits, config: Config) -> str:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from evaluators.metrics import METRICS, by_registration, describe_metric
+from evaluators.metrics import EVALUATED, METRICS, by_registration, describe_metric
 from experiments.reporting.colours import colours_of, ink_on
-from search.trials import SearchResult, TrialRecord
+from search.trials import SEARCHED, SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class Network(Protocol):
 
 
 def front_table(result: SearchResult) -> Table:
-    """Return the front for a terminal: index, metrics, the architecture as coloured blocks."""
+    """Return the front for a terminal: index, metrics, the architecture as coloured blocks.
+
+    Beside an accuracy is the one by which the search selected, where it was read a second time.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -45,15 +48,20 @@ def front_table(result: SearchResult) -> Table:
     title = f"Front: {len(result.front)} of {len(result.trials)} architectures"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("index", justify="right", no_wrap=True)
+    columns: list[tuple[str, str]] = []  # a metric, and what is in front of its name
     for name in names:
+        columns.append(("", name))
         table.add_column(describe_metric(name).title, justify="right", no_wrap=True)
+        if describe_metric(name).effort == EVALUATED and f"{SEARCHED}{name}" in found:
+            columns.append((SEARCHED, name))
+            table.add_column("in the search", justify="right", no_wrap=True)
     table.add_column("architecture")  # the only one that may wrap
     labels = _labels(result.front)
     if any(label != name for name, label in labels.items()):
         table.caption = "  ".join(f"{label} {name}" for name, label in labels.items())
     colours = colours_of(ChoiceSpace([list(labels)])) if labels else {}
     for index, record in enumerate(result.front):
-        values = [_with_error(name, record.metrics) for name in names]
+        values = [_with_error(name, _reading(record.metrics, which)) for which, name in columns]
         table.add_row(str(index), *values, _blocks(record, labels, colours))
     return table
 
@@ -84,6 +92,11 @@ def comparison(networks: Sequence[Network]) -> Table:
     table.caption = "\n".join(f"{n.name}: {' '.join(n.architecture)}" for n in networks)
     table.caption_justify = "left"
     return table
+
+
+def _reading(metrics: Mapping[str, float], which: str) -> dict[str, float]:
+    """Return one of two readings under the plain names of the metrics."""
+    return {name.removeprefix(which): v for name, v in metrics.items() if name.startswith(which)}
 
 
 def _with_error(name: str, metrics: Mapping[str, float]) -> str:

@@ -22,7 +22,9 @@ def find_search(run: str) -> Path:
     directory = Path(run)
     if directory.is_dir():
         return directory
-    for journal in sorted(Path("runs").glob("*/tracking.jsonl")):
+    runs = Path("runs")
+    places = ("*/tracking.jsonl", "*/studies/*/tracking.jsonl")
+    for journal in sorted(file for place in places for file in runs.glob(place)):
         if Journal(journal.parent).is_of(run):
             return journal.parent
     if os.environ.get("MLFLOW_TRACKING_URI"):

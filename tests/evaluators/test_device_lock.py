@@ -6,11 +6,26 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
+from functools import partial
 
 import pytest
+import torch
+from spaces import random_images, random_labels, small_space
+from trainings import FixedBatches, new_trainer
 
-from evaluators import exclusive_device, shared_device
+from evaluators import (
+    count_macs,
+    exclusive_device,
+    measure_accuracy,
+    peak_memory_mb,
+    recalibrate,
+    shared_device,
+)
+from experiments.devices import hold_in_step
+from search_space import build_network
+from supernet import fit
 
 pytest.importorskip("fcntl")
 fork = multiprocessing.get_context("fork")
@@ -75,6 +90,89 @@ def test_a_killed_holder_holds_nothing() -> None:
     process.join(20)
     with exclusive_device("cpu"):
         pass
+
+
+def progress_beside_a_timer(work, steps: list) -> tuple[int, int]:
+    """Start work in a thread while the device is held exclusively.
+
+    Returns how many steps it made in half a second of that, and how many in the end.
+    """
+    thread = threading.Thread(target=work)
+    with exclusive_device("cpu"):
+        thread.start()
+        time.sleep(0.5)
+        during = len(steps)
+    thread.join(60)
+    return during, len(steps)
+
+
+def test_a_training_waits_while_something_is_timed_and_lets_a_timer_in() -> None:
+    steps: list[float] = []
+    trainer = new_trainer("alone", epochs=60)
+
+    def train() -> None:
+        fit(
+            trainer,
+            FixedBatches(),
+            on_step=lambda *_: steps.append(time.monotonic()),
+            during=partial(hold_in_step, torch.device("cpu")),
+        )
+
+    assert progress_beside_a_timer(train, steps) == (0, 300)
+    steps.clear()
+    trainer.step = 0
+    thread = threading.Thread(target=train)
+    thread.start()
+    while len(steps) < 5:
+        time.sleep(0.001)
+    with exclusive_device("cpu"):  # gets its turn between two steps
+        begun = len(steps)
+        time.sleep(0.2)
+        assert len(steps) <= begun + 1 < 300  # one may just have ended
+    thread.join(60)
+
+
+@pytest.mark.parametrize("work", ["accuracy", "calibration", "macs", "memory"])
+def test_everything_that_computes_waits_while_something_is_timed(work: str) -> None:
+    network = build_network(small_space(), ("conv3",) * 4)
+    batches = [(random_images(), random_labels())]
+    compute = {
+        "accuracy": lambda: measure_accuracy(network, batches),
+        "calibration": lambda: recalibrate(network, batches),
+        "macs": lambda: count_macs(network.to("meta"), (1, 1, 8, 8)),
+        "memory": lambda: peak_memory_mb(network, (1, 1, 8, 8)),
+    }[work]
+    done: list[str] = []
+
+    def run() -> None:
+        compute()
+        done.append(work)
+
+    assert progress_beside_a_timer(run, done) == (0, 1)
+
+
+def test_processes_that_wait_for_one_another_hold_a_common_device_once(tmp_path) -> None:
+    torch.multiprocessing.spawn(hold_as_rank, (str(tmp_path),), nprocs=2)
+
+
+def hold_as_rank(rank: int, folder: str) -> None:
+    tempfile.tempdir = folder
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    if rank == 1:
+        hold = hold_in_step(torch.device("cpu"))
+        with hold, exclusive_device("cpu"):  # it holds nothing, or this would be refused
+            pass
+    else:
+        with (
+            hold_in_step(torch.device("cpu")),
+            pytest.raises(RuntimeError, match="inside shared_device"),
+            exclusive_device("cpu"),
+        ):
+            pass
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def test_exclusive_inside_shared_is_refused() -> None:

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from evaluators import LatencySettings, TooNoisy, measure_latency
+from evaluators import LatencySettings, TooNoisy, latency, measure_latency, measure_reference
 from evaluators.latency import Interleaved, measure_interleaved, until_quiet
 from evaluators.stopwatch import Stopwatch, wall_stopwatch
 
 
 @pytest.fixture(autouse=True)
 def own_host_folder(tmp_path, monkeypatch) -> None:
-    """The tests have their own locks and their own reference time: this is no quiet machine."""
+    """The tests have their own locks and their own unit: this is no quiet machine."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(latency, "_units_of_process", {})
 
 
 class Machine:
@@ -151,6 +152,54 @@ def test_a_given_unit_scales_the_value() -> None:
     one = measure_latency(model, (3, 16, 16), BUSY, reference_ms=1.0)
     thousand = measure_latency(model, (3, 16, 16), BUSY, reference_ms=1000.0)
     assert 500 < thousand.median_ms / one.median_ms < 2000
+
+
+def on_machine(monkeypatch: pytest.MonkeyPatch, slowness: float) -> None:
+    """A network of 3 ms and a reference network of 1 ms, on a machine of this slowness."""
+    machine = Machine(lambda now: slowness)
+    works = itertools.cycle([3.0, 1.0])  # in the order in which their stopwatches are made
+    monkeypatch.setattr(latency, "wall_stopwatch", lambda program: machine.stopwatch(next(works)))
+
+
+def test_a_slower_machine_with_an_emptied_temporary_folder_gives_the_same_latency(
+    tmp_path, monkeypatch
+) -> None:
+    model = network(1, width=8)
+    on_machine(monkeypatch, 1.0)
+    unit = measure_latency(model, (3, 8, 8)).reference_ms  # what a study would store
+    first = measure_latency(model, (3, 8, 8), reference_ms=unit)
+    monkeypatch.setattr(latency, "_units_of_process", {})  # another process,
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "emptied"))  # another host
+    (tmp_path / "emptied").mkdir()
+    on_machine(monkeypatch, 1.25)
+    again = measure_latency(model, (3, 8, 8), reference_ms=unit)
+    assert first.median_ms == again.median_ms == pytest.approx(3.0)
+    assert first.reference_ms == again.reference_ms == unit
+    assert (first.raw_median_ms, again.raw_median_ms) == pytest.approx((3.0, 3.75))
+    assert first.fingerprint == again.fingerprint
+
+
+def test_without_a_unit_it_is_that_of_this_process(monkeypatch) -> None:
+    model = network(1, width=8)
+    on_machine(monkeypatch, 1.0)
+    assert measure_latency(model, (3, 8, 8)).median_ms == pytest.approx(3.0)
+    on_machine(monkeypatch, 1.25)
+    assert measure_latency(model, (3, 8, 8)).median_ms == pytest.approx(3.0)
+    monkeypatch.setattr(latency, "_units_of_process", {})
+    on_machine(monkeypatch, 1.25)
+    assert measure_latency(model, (3, 8, 8)).median_ms == pytest.approx(3.75)
+
+
+def test_no_unit_is_kept_outside_of_the_process(tmp_path) -> None:
+    measure_reference(BUSY)
+    measure_latency(network(1, width=8), (3, 8, 8), BUSY)
+    files = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {"cpu", "cpu.turnstile"}  # the lock
+
+
+def test_the_unit_of_a_study_is_the_time_of_the_reference_network() -> None:
+    unit = measure_reference(dataclasses.replace(BUSY, runtime="compile", batch=64))
+    assert unit == measure_latency(network(1, width=8), (3, 8, 8), BUSY).reference_ms
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs to choose a core")

@@ -76,8 +76,38 @@ def test_cheap_comes_first_and_expensive_is_not_paid_for_in_vain() -> None:
         return "latency_ms" in values
 
     measured = measure_in_order(subject(), ("accuracy", "latency_ms", "macs", "params"), enough)
-    assert list(measured) == ["params", "macs", "latency_ms", "latency_spread"]
+    latency = ["latency_ms", "latency_spread", "latency_reference_ms"]
+    assert list(measured) == ["params", "macs", *latency]
     assert asked[0] == ["params", "macs"]  # equal efforts are there together
+
+
+def test_what_is_known_is_not_measured_again() -> None:
+    known = {"latency_ms": 7.0, "latency_spread": 0.1, "accuracy": 55.0, "accuracy_images": 9.0}
+    measured = measure_in_order(subject(), ("latency_ms", "macs"), lambda values: False, known)
+    assert measured.keys() == {"macs", "latency_ms", "latency_spread"}  # and nothing unasked for
+    assert measured["latency_ms"] == 7.0
+    stopped = measure_in_order(
+        subject(), ("accuracy", "params"), lambda values: True, {"latency_ms": 7.0}
+    )
+    assert stopped.keys() == {"params"}
+
+
+def test_a_latency_is_in_the_unit_it_is_given_and_says_so() -> None:
+    given = subject()
+    given.reference_ms = 1000.0
+    measured = measure_in_order(given, ["latency_ms"], lambda values: False)
+    assert measured["latency_reference_ms"] == 1000.0
+    assert measured["latency_ms"] > 10
+
+
+def test_the_error_of_an_accuracy_is_that_of_its_number_of_images() -> None:
+    error = describe_metric("accuracy").error
+    assert error({"accuracy": 80.0, "accuracy_images": 400.0}) == pytest.approx(2.0)  # points
+    assert error({"accuracy": 80.0, "accuracy_images": 100.0}) == pytest.approx(4.0)
+    assert error({"accuracy": 100.0, "accuracy_images": 100.0}) == pytest.approx(0.705, abs=1e-3)
+    assert error({"accuracy": 80.0}) is None
+    measured = measure_in_order(subject(), ["accuracy"], lambda values: False)
+    assert measured["accuracy_images"] == 32
 
 
 def test_numbers_as_people_read_them() -> None:

@@ -112,8 +112,8 @@ def trials(workspace: Workspace) -> list[tuple]:
     """Number, values and parameters of all trials of the study."""
     import optuna
 
-    (study,) = optuna.get_all_study_summaries(f"sqlite:///{workspace.study}")
-    loaded = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{workspace.study}")
+    name = load_config(workspace.config).name
+    loaded = optuna.load_study(study_name=name, storage=f"sqlite:///{workspace.study}")
     return [(t.number, t.state.name, t.values, str(t.params)) for t in loaded.trials]
 
 
@@ -181,7 +181,7 @@ def test_judging_a_network_leaves_the_number_of_threads(story: Story) -> None:
 
 def test_what_is_on_disk(story: Story) -> None:
     directory = story.workspace.directory
-    for file in ("config.yaml", "study.db", "mlflow.db", "fingerprint.json",
+    for file in ("config.yaml", "study.db", "mlflow.db",
                  "supernet/weights.safetensors", "supernet/curves.png", "report/front.csv",
                  "report/front.png", "report/front.html", "report/architectures.png",
                  "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
@@ -263,22 +263,103 @@ def test_the_champion(story: Story) -> None:
     assert {f"model/{file}" for file in shipped} <= files
 
 
-def test_an_impossible_bound_is_refused_with_the_range(story: Story) -> None:
-    before = trials(story.workspace)
-    config = load_config("tiny.yaml", ["search.constraints={macs: 10}", "search.trials=9"])
-    with pytest.raises(UserError, match=r"constraints.macs: 10 can't be met.*lie between \d+"):
-        search_architectures(config, story.workspace, None)
-    assert trials(story.workspace) == before
+def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    patch.setattr(sys, "argv", ["evolute", *arguments])
+    cli.main()
 
 
-def test_another_configuration_in_the_same_folder_is_refused(story: Story) -> None:
-    for override, expected in [
-        ("train.epochs=3", "train.epochs was 2 and is 3 now"),
-        ("space.stages.0.width=24", "space.stages"),
-        ("evaluate.calibration_images=32", "evaluate.calibration_images was 64"),
-    ]:
-        with pytest.raises(UserError, match=expected):
-            open_workspace(load_config("tiny.yaml", [override]))
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder; Ray and SQLite leave none behind that could change by itself."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def refused(patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_code:
+        evolute(patch, *arguments)
+    assert exit_code.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "expected"),
+    [
+        ("search", "search.objectives={accuracy: maximize, params: minimize}", "objectives"),
+        ("search", "search.constraints={macs: 10000000}", "constraints.macs"),
+        ("search", "search.sampler=random", "sampler was 'nsga2' and is 'random' now"),
+        ("search", "evaluate.calibration_images=32", "evaluate.calibration_images was 64"),
+        ("search", "latency.batch=2", "fingerprint.batch was 1 and is 2 now"),
+        ("search", "search.start=[evolute_rednet26]", "search.start"),
+        ("search", "train.epochs=3", "train.epochs was 2 and is 3 now"),
+        ("search", "seed=1", "seed was 0 and is 1 now"),
+        ("run", "search.objectives={accuracy: maximize, params: minimize}", "objectives"),
+        ("run", "space.stages.0.width=24", "space.stages"),
+        ("train", "train.epochs=3", "train.epochs was 2 and is 3 now"),
+    ],
+)
+def test_a_refused_command_changes_nothing(
+    story: Story, monkeypatch, capsys, command: str, override: str, expected: str
+) -> None:
+    monkeypatch.setattr(
+        "experiments.search.profile_space", lambda *_, **__: pytest.fail("it was profiled")
+    )
+    before = contents(story.workspace.directory)
+    message = refused(monkeypatch, capsys, command, "tiny.yaml", "--set", override)
+    assert expected in message
+    if command == "search" and not override.startswith(("train", "seed", "search.start")):
+        assert "evolute search ... --study NAME" in message  # the way that exists
+    assert contents(story.workspace.directory) == before
+
+
+@pytest.mark.parametrize("metric", ["macs", "latency_ms"])
+def test_a_bound_that_nothing_keeps_is_refused_and_changes_nothing(
+    story: Story, monkeypatch, capsys, metric: str
+) -> None:
+    before = contents(story.workspace.directory)
+    bound = {"macs": "10", "latency_ms": "0.0001"}[metric]
+    message = refused(monkeypatch, capsys, "search", "tiny.yaml", "--study", "bounded",
+                      "--set", f"search.constraints.{metric}={bound}")  # fmt: skip
+    proved = "can't be met" if metric == "macs" else "no architecture that keeps it was found"
+    assert f"constraints.{metric}" in message and proved in message
+    assert contents(story.workspace.directory) == before
+
+
+def test_a_deleted_checkpoint_does_not_unlock_what_the_weights_were_trained_with(
+    story: Story, monkeypatch
+) -> None:
+    checkpoint = story.workspace.checkpoint
+    aside = checkpoint.rename(checkpoint.with_suffix(".aside"))
+    try:
+        for override in ("seed=1", "train.epochs=3", "data.crop_padding=0"):
+            with pytest.raises(UserError, match=override.partition("=")[0]):
+                open_workspace(load_config("tiny.yaml", [override]))
+    finally:
+        aside.rename(checkpoint)
+
+
+def test_new_objectives_are_a_new_study_on_the_same_supernet(
+    story: Story, monkeypatch, capsys
+) -> None:
+    before = contents(story.workspace.directory)
+    trained = times(story.workspace)
+    evolute(monkeypatch, "search", "tiny.yaml", "--study", "small",
+            "--set", "search.objectives={accuracy: maximize, params: minimize}",
+            "--set", "search.trials=4", "--workers", "0")  # fmt: skip
+    printed = capsys.readouterr().out
+    directory = story.workspace.directory / "studies" / "small"
+    next_command = f"evolute retrain --search {Path('runs/tiny/studies/small')} --pick knee"
+    assert next_command in printed
+    changing = ("study.db", "mlflow.db", "mlartifacts")  # shared by all studies
+    now = contents(story.workspace.directory)
+    assert all(now[file] == content for file, content in before.items()
+               if not file.startswith(changing))  # fmt: skip
+    assert times(story.workspace) == trained  # nothing was trained
+    for file in ("config.yaml", "report/front.csv", "report/trials.csv"):
+        assert (directory / file).exists()
+    evolute(monkeypatch, *next_command.split()[1:], "--set", "retrain.epochs=1")
+    (folder,) = (directory / "retrained").iterdir()
+    assert (folder / "weights.safetensors").exists()
+    assert times(story.workspace) == trained
 
 
 def test_running_it_again_changes_nothing(story: Story) -> None:
@@ -304,11 +385,6 @@ def test_more_trials_are_added_to_those_that_are_there(story: Story) -> None:
     assert len(after) == TRIALS + 2
     assert [record.number for record in result.trials] == list(range(TRIALS + 2))
     assert len({record.architecture for record in result.trials}) == TRIALS + 2
-
-
-def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
-    patch.setattr(sys, "argv", ["evolute", *arguments])
-    cli.main()
 
 
 def test_retrain_a_member_of_the_front(story: Story, monkeypatch, capsys) -> None:

@@ -10,7 +10,8 @@ import pytest
 from configs.errors import UserError
 from configs.loading import find_config
 from search.goal import Goal
-from search.study import SearchStudy, sole_driver, storage_url
+from search.run import run_search
+from search.study import SearchStudy, sole_driver, storage_url, store_again, stored_studies
 from search.trials import UNNUMBERED, TrialRecord
 from search_space import ChoiceSpace, SearchSpace
 
@@ -66,6 +67,55 @@ def test_another_search_in_the_same_study_is_refused(
     SearchStudy(url, "mine", ChoiceSpace([NAMES] * 2), GOAL)
     with pytest.raises(UserError, match=named):
         SearchStudy(url, "mine", space, goal)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"batch": 64}, r"fingerprint\.batch was 1 and is 64 now"),
+        ({"device": "a phone"}, r"fingerprint\.device is 'a phone' now and was not set then"),
+    ],
+)
+def test_a_study_refuses_another_context(tmp_path: Path, changed: dict, named: str) -> None:
+    url, space = storage_url(tmp_path / "study.db"), ChoiceSpace([NAMES] * 2)
+    context = {"fingerprint": {"batch": 1}, "shape": (3, 8), "reference_ms": 0.1 + 0.2}
+    SearchStudy(url, "mine", space, GOAL, context)
+    SearchStudy(url, "mine", space, GOAL, context)  # as it comes back from the database
+    with pytest.raises(UserError, match=named):
+        SearchStudy(url, "mine", space, GOAL, {**context, "fingerprint": {"batch": 1, **changed}})
+    with pytest.raises(UserError, match="is not set now"):
+        SearchStudy(url, "mine", space, GOAL)
+    with pytest.raises(UserError, match=r"fingerprint\.batch was 1"):
+        run_search(space, dict, OBJECTIVES, trials=1, workers=0, storage=url, study_name="mine",
+                   constraints=GOAL.bounds,
+                   context={**context, "fingerprint": {"batch": 8}})  # fmt: skip
+
+
+def test_what_a_storage_holds_is_read_without_touching_it(tmp_path: Path) -> None:
+    url, space = storage_url(tmp_path / "folder" / "study.db"), ChoiceSpace([NAMES] * 2)
+    assert stored_studies(url) == [] and not (tmp_path / "folder").exists()
+    assert stored_studies(None) == []
+    study = SearchStudy(url, "mine", space, GOAL, {"seed": 1})
+    study.add(TrialRecord(UNNUMBERED, ("inv", "skip"), {"latency_ms": 5.0}, "infeasible", "slow"))
+    other = SearchStudy(url, "another", space, Goal({"accuracy": "maximize"}))
+    optuna.create_study(storage=url, study_name="theirs")
+    mine, another = sorted(stored_studies(url), key=lambda stored: stored.name, reverse=True)
+    assert (mine.name, mine.context, mine.records) == ("mine", {"seed": 1}, study.records)
+    assert (another.name, another.context, another.records) == ("another", {}, other.records)
+    assert mine.difference(space, GOAL, {"seed": 1}) == ""
+    assert mine.difference(space, GOAL, {"seed": 2}) == "seed was 1 and is 2 now"
+
+
+def test_a_second_measurement_is_kept_beside_the_first(tmp_path: Path) -> None:
+    url, space = storage_url(tmp_path / "study.db"), ChoiceSpace([NAMES] * 2)
+    study = SearchStudy(url, "mine", space, GOAL)
+    first = {"accuracy": 80.0, "latency_ms": 2.5}
+    for name in NAMES:
+        study.add(TrialRecord(UNNUMBERED, ("inv", name), first, "complete"))
+    store_again(url, "mine", 1, {"accuracy": 71.0, "latency_ms": 3.5})
+    records = SearchStudy(url, "mine", space, GOAL).records
+    assert [record.metrics for record in records] == [first] * 3
+    assert [record.again for record in records] == [{}, {"accuracy": 71.0, "latency_ms": 3.5}, {}]
 
 
 def test_networks_of_another_width_are_another_space(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from trainings import (
     assert_identical,
     new_trainer,
     one_step,
+    unequal_space,
 )
 
 from configs import UserError
 from configs.schema import Retrain, Train
 from experiments.classification import network_trainer, supernet_trainer
-from search_space import ChoiceSpace, build_network
+from search_space import ChoiceSpace, SearchSpace, build_network
 from supernet import Supernet, Trainer, fair_paths, fit, seed_everything, uniform_paths
 from supernet.checkpoint import load_checkpoint
 from supernet.trainer import schedule
@@ -54,6 +55,40 @@ def test_fair_paths_teach_every_candidate_exactly_once() -> None:
             assert sorted(taught) == sorted(layer.candidates)
         for path in paths:
             UNEQUAL.validate(path.architecture)
+
+
+@pytest.mark.parametrize("paths", [fair_paths, uniform_paths])
+def test_paths_are_what_a_search_evaluates(paths) -> None:
+    spaces = [SearchSpace.from_yaml("cifar10_cpu"), unequal_space(), small_space()]
+    for space in spaces:
+        for step in range(50):
+            for path in paths(space, 0, step):
+                assert path.architecture == space.canonical(path.architecture)
+
+
+def test_canonical_fair_paths_teach_every_operator_once_and_visit_every_depth() -> None:
+    space = SearchSpace.from_yaml("cifar10_cpu")  # stages of four layers, each of seven operators
+    depths = Counter()
+    for step in range(300):
+        paths = fair_paths(space, 0, step)
+        assert len(paths) == len(space.layers[1].candidates)
+        for index, layer in enumerate(space.layers):
+            operators = [name for name in layer.candidates if not space.is_skip(name)]
+            choices = [(p.architecture[index], p.learns[index]) for p in paths]
+            taught = [name for name, learns in choices if learns and not space.is_skip(name)]
+            assert sorted(taught) == sorted(operators)
+        depths.update(sum(map(space.is_skip, path.architecture[1:4])) for path in paths)
+    assert depths.keys() == {0, 1, 2, 3}
+    assert max(depths[n] for n in (1, 2, 3)) < 1.5 * min(depths[n] for n in (1, 2, 3))
+
+
+def test_a_layer_of_few_candidates_is_skipped_as_often_as_its_share() -> None:
+    space = unequal_space()  # the last layer: inv3, dyn3 and skip, on eight paths
+    skipped = [
+        sum(path.architecture[3] == "skip" for path in fair_paths(space, 0, step))
+        for step in range(20)
+    ]
+    assert set(skipped) == {8 // 3}
 
 
 def test_fair_paths_meet_in_all_combinations_alike() -> None:
@@ -119,6 +154,67 @@ def test_a_fair_step_moves_every_candidate_once_by_its_own_gradient() -> None:
                 if learns and key.startswith(f"layers.{index}.candidates.{name}."):
                     expected = before[key] - 0.05 * parameter.grad
                     torch.testing.assert_close(after[key], expected, rtol=1e-4, atol=1e-6)
+
+
+def candidate_of_layer_0(supernet: nn.Module) -> tuple[str, nn.Parameter]:
+    """The convolution of the first layer's candidate `conv3`: it has weight decay."""
+    name = "layers.0.candidates.conv3.0.weight"
+    return name, supernet.get_parameter(name)
+
+
+@pytest.mark.parametrize("combined", ["mean", "sum"])
+def test_gradients_of_paths_are_averaged_or_summed(combined: str) -> None:
+    trainer = new_trainer("fair", path_gradients=combined, **PLAIN)
+    supernet = trainer.model
+    assert isinstance(supernet, Supernet)
+    randomize_norms(supernet)
+    name, parameter = candidate_of_layer_0(supernet)
+    before = state_of(supernet)
+    loss = one_step(trainer)
+    after = state_of(supernet)
+
+    supernet.load_state_dict(before)
+    for module in supernet.modules():
+        if hasattr(module, "anneal"):
+            module.anneal(0.0)
+    gradients, losses = [], []
+    paths = fair_paths(supernet.space, trainer.seed, 0)
+    for path in paths:
+        supernet.train().zero_grad(set_to_none=True)
+        each = F.cross_entropy(supernet(random_images(), path.architecture), random_labels())
+        each.backward()
+        losses.append(each.item())
+        if (path.architecture[0], path.learns[0]) == ("conv3", True):
+            own = parameter.grad.clone()
+        gradients.append(supernet.stem.get_parameter("0.weight").grad.clone())
+    share = 1 / len(paths) if combined == "mean" else 1
+    torch.testing.assert_close(after[name], before[name] - 0.05 * share * own)
+    shared = before["stem.0.weight"] - 0.05 * share * torch.stack(gradients).sum(0)
+    torch.testing.assert_close(after["stem.0.weight"], shared, rtol=1e-4, atol=1e-6)
+    assert loss == pytest.approx(np.mean(losses))  # of a path, whatever is done with gradients
+
+
+@pytest.mark.parametrize(
+    ("sampling", "combined", "share"),
+    [("fair", "mean", 1 / 8), ("fair", "sum", 1.0), ("uniform", "mean", 1.0)],
+)
+def test_weight_decay_is_in_proportion_to_what_a_candidate_learns(
+    sampling: str, combined: str, share: float
+) -> None:
+    trainer = new_trainer(sampling, path_gradients=combined, **{**PLAIN, "weight_decay": 0.1})
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    names = dict(trainer.model.named_parameters())
+    assert decays.keys() == {id(parameter) for parameter in names.values()}
+    _, candidate = candidate_of_layer_0(trainer.model)
+    assert decays[id(candidate)] == pytest.approx(0.1 * share)
+    assert decays[id(names["stem.0.weight"])] == 0.1
+    assert decays[id(names["fc.bias"])] == 0.0
+    rates = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert len(rates) == 1  # the schedule moves all groups alike
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

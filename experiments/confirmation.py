@@ -1,0 +1,77 @@
+"""The front of a search, measured a second time before it is reported.
+
+The best of many noisy values is too good to be true. A second value by which nothing was selected
+is not: another measurement of latency, and accuracy on validation images that the search has not
+read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from configs.errors import TooNoisy
+from search.trials import SearchResult, TrialRecord
+from search_space import Architecture
+
+
+def confirm_front(
+    result: SearchResult,
+    measure: Callable[[Architecture], Mapping[str, float]],
+    store: Callable[[TrialRecord], None],
+) -> SearchResult:
+    """Return the result with a front of second values; the first are beside them (`searched_...`).
+
+    A member that exceeds a bound the second time leaves the front, and those take its place that it
+    kept off the front; they are measured a second time too. Then members that are dominated by
+    second values leave. What has a second measurement from an earlier run is not measured a third
+    time. Where no member keeps the bounds, the front holds what was measured, as `infeasible`, and
+    the note says so. A member that the device is too busy to measure keeps its first values.
+
+    Args:
+        measure: Gives the second values of an architecture; may raise `TooNoisy`.
+        store: Called with each record that has been measured again.
+    """
+    goal, records = result.goal, {record.number: record for record in result.trials}
+    noisy: set[int] = set()
+    over: set[int] = set()
+    while True:
+        candidates = [record for number, record in records.items() if number not in over]
+        front = goal.front(candidates)
+        for record in front:
+            if record.again or record.number in noisy:
+                continue
+            try:
+                again = dict(measure(record.architecture))
+            except TooNoisy:
+                noisy.add(record.number)
+                continue
+            records[record.number] = dataclasses.replace(record, again=again)
+            store(records[record.number])
+        members = [records[record.number].measured_again() for record in front]
+        exceeding = {member.number for member in members if goal.exceeded(member.metrics)}
+        if not exceeding:
+            break
+        over |= exceeding
+    notes = [result.note] if result.note else []
+    if over and not members:
+        members = [_as_infeasible(records[number].measured_again(), result) for number in over]
+        nearest = min(members, key=lambda member: goal.violation(member.metrics))
+        notes.append(
+            f"none of the {len(over)} best architectures keeps its bounds when it is measured a "
+            f"second time; the nearest: {nearest.message}"
+        )
+    else:
+        members = goal.front(members)
+    if count := sum(member.number in noisy for member in members):
+        notes.append(
+            f"the device was too busy to measure {count} of {len(members)} members a second time; "
+            "they keep the values of the search"
+        )
+    trials = [records[record.number] for record in result.trials]
+    return dataclasses.replace(result, trials=trials, front=members, note="; ".join(notes))
+
+
+def _as_infeasible(member: TrialRecord, result: SearchResult) -> TrialRecord:
+    state, message = result.goal.judge(member.metrics)
+    return dataclasses.replace(member, state=state, message=message)

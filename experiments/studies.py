@@ -1,0 +1,161 @@
+"""Which study a search goes on with, what its values depend on, and what other studies know.
+
+A study compares values only if they are of one supernet, one device and the same images; it stores
+what they depend on, wherever it is kept. Further studies on the same supernet (``--study NAME``)
+share with it what is known of an architecture, and the unit of latency.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configs import Config, UserError, config_to_dict
+from evaluators import TooNoisy, measure_reference
+from evaluators.metrics import METRICS, TIMED
+from experiments.console import busy
+from experiments.devices import resolve_device
+from experiments.evaluator import latency_fingerprint
+from experiments.settings import goal_of
+from experiments.workspace import Workspace
+from search.study import StoredStudy, storage_url, stored_studies
+from search_space import Architecture, SearchSpace
+
+Known = Mapping[Architecture, Mapping[str, float]]
+
+VALUES = ("fingerprint", "seed", "data", "evaluate", "supernet")  # what metrics depend on
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study that may begin or go on.
+
+    Attributes:
+        url: Where it is stored.
+        context: What it refuses to go on without: `VALUES`, the sampler, the unit of latency.
+        known: Metrics of architectures, from other studies of the same values.
+    """
+
+    name: str
+    url: str
+    context: dict[str, Any]
+    known: Known
+
+
+def check_study(config: Config, workspace: Workspace) -> None:
+    """Refuse a search that cannot go on in its study; nothing is measured, trained or written.
+
+    Raises:
+        UserError: The study is of another search; the message names what differs and a way.
+    """
+    _, own = _find_studies(config, workspace)
+    if own is not None:
+        _refuse_other(own, config, workspace)
+
+
+def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
+    """Return the study of a search; of a new one the unit of latency is measured, if it needs one.
+
+    Nothing is written.
+
+    Raises:
+        UserError: The study is of another search, there is no supernet, or the device is too busy.
+    """
+    if not workspace.weights.exists():
+        raise UserError(
+            f"{workspace.weights}: there is no trained supernet; run `evolute train` first"
+        )
+    studies, own = _find_studies(config, workspace)
+    values = _values(config, workspace)
+    if own is not None:
+        _refuse_other(own, config, workspace)
+    space = SearchSpace(config.space, config.plugins).to_dict()["space"]
+    alike = [
+        study
+        for study in studies
+        if study.settings["space"] == space
+        and all(study.context.get(key) == values[key] for key in VALUES)
+    ]
+    known: dict[Architecture, dict[str, float]] = {}
+    for study in alike:
+        for record in study.records:
+            known.setdefault(record.architecture, {}).update(record.metrics)
+    # an older study's unit goes on being that of all studies whose values it shares
+    units = (study.context.get("reference_ms") for study in ([own] if own else alike))
+    reference_ms = next(filter(None, units), None)
+    if reference_ms is None and _is_timed(config):
+        reference_ms = _measure_unit(config)
+    context = {**values, "sampler": config.search.sampler, "reference_ms": reference_ms}
+    return StudyPlan(workspace.study_name(config.name), _url(config, workspace), context, known)
+
+
+def unit_of(config: Config, workspace: Workspace) -> float | None:
+    """Return the unit in which the studies of a work directory take latencies on this device.
+
+    None where no study has one.
+    """
+    fingerprint = latency_fingerprint(config)
+    studies, _ = _find_studies(config, workspace)
+    alike = (study.context for study in studies if study.context.get("fingerprint") == fingerprint)
+    return next(filter(None, (context.get("reference_ms") for context in alike)), None)
+
+
+def _find_studies(
+    config: Config, workspace: Workspace
+) -> tuple[list[StoredStudy], StoredStudy | None]:
+    """Return all studies of the storage, and that of this search if it has begun."""
+    studies = stored_studies(_url(config, workspace))
+    name = workspace.study_name(config.name)
+    return studies, next((study for study in studies if study.name == name), None)
+
+
+def _refuse_other(own: StoredStudy, config: Config, workspace: Workspace) -> None:
+    context = {
+        **own.context,  # the unit is its own, and so is a supernet that is still to be trained
+        **_values(config, workspace),
+        "sampler": config.search.sampler,
+    }
+    space = SearchSpace(config.space, config.plugins)
+    if difference := own.difference(space, goal_of(config), context):
+        raise UserError(
+            f"the study {own.name!r} is of another search: {difference}. Take the old value, or "
+            "begin a new study on the same supernet; nothing is trained again for it, and metrics "
+            "that are known and still hold are not measured again: evolute search ... --study NAME"
+        )
+
+
+def _values(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """Return `VALUES` as far as they are there: `supernet`, a hash, once it is trained."""
+    values: dict[str, Any] = {
+        "fingerprint": latency_fingerprint(config),
+        "seed": config.seed,
+        "data": config_to_dict(config.data),
+        "evaluate": config_to_dict(config.evaluate),
+    }
+    if workspace.weights.exists():
+        with workspace.weights.open("rb") as file:
+            values["supernet"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return values
+
+
+def _url(config: Config, workspace: Workspace) -> str:
+    url = storage_url(config.search.storage or workspace.study)
+    assert url is not None
+    return url
+
+
+def _is_timed(config: Config) -> bool:
+    return any(METRICS[name].effort == TIMED for name in goal_of(config).metrics)
+
+
+def _measure_unit(config: Config) -> float:
+    try:
+        with busy("Measuring the reference network ..."):
+            return measure_reference(config.latency, device=resolve_device(config.device))
+    except TooNoisy as noise:
+        raise UserError(
+            f"the reference network could not be measured: {noise}. Stop what else runs on the "
+            "device, or raise latency.max_spread"
+        ) from noise
