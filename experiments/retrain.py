@@ -177,8 +177,10 @@ def _check_supernet(config: Config, workspace: Workspace) -> None:
     """Check that the configuration is that of the supernet to inherit from.
 
     Raises:
-        UserError: It isn't; the message names the difference.
+        UserError: It isn't; the message names the difference. Or there is no supernet.
     """
+    if not workspace.config.exists():
+        load_supernet(config, workspace)  # says what is missing
     trained, now = config_to_dict(load_config(workspace.config)), config_to_dict(config)
     for key in SUPERNET_KEYS:
         if difference := first_difference(trained[key], now[key], key):
