@@ -16,7 +16,8 @@ class LatencySettings:
     __pydantic_config__ = FORBID_UNKNOWN_KEYS
 
     runtime: str = "eager"
-    """What executes the network: `eager`, `compile`, `onnxruntime`, or a registered one."""
+    """What executes the network: `eager`, `compile`, `onnxruntime`, `onnxruntime_dynamic` (exported
+    for any batch), or a registered one."""
     batch: int = 1
     """Images per forward pass."""
     threads: int = 1

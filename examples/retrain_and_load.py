@@ -24,10 +24,9 @@ def main(folder: Path = Path("runs/retrain_and_load"), epochs: int = 3) -> torch
     print(f"{retrained.accuracy_text} % on the test split, in {retrained.folder}")
 
     network = timm.create_model(
-        "evolute",
-        architecture=retrained.folder / "architecture.yaml",
-        checkpoint_path=str(retrained.folder / "weights.safetensors"),
+        "evolute", architecture=retrained.folder / "architecture.yaml", pretrained=True
     ).eval()
+    print("images:", timm.data.resolve_model_data_config(network))
     features = timm.create_model(
         "evolute", architecture=retrained.folder / "architecture.yaml", features_only=True
     )

@@ -33,15 +33,14 @@ PROGRAMS = {"model.onnx": "onnxruntime", "model-dynamic.onnx": "onnxruntime_dyna
 def pretrained_cfg(preprocessing: Preprocessing, class_names: list[str]) -> dict[str, Any]:
     """Return what the weights expect in timm's words, as plain values.
 
-    `timm.data.create_transform` makes of them what `experiments.data` does in evaluation: resize
-    the shorter side to the input's, cut out the centre, normalise.
+    `timm.data.create_transform` makes of them what `experiments.data` does in evaluation.
     """
     return {
         "input_size": [preprocessing.channels, preprocessing.size, preprocessing.size],
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop,
         "crop_mode": "center",
         "num_classes": len(class_names),
         "label_names": list(map(str, class_names)),

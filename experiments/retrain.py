@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Run, Tracker
 
 CONVOLUTIONS = ("convolution", "depthwise")
+PERFORMANCE_KEYS = ("loading_workers", "memory_limit_mb")  # of `data`; they change no result
 USED_SECTIONS = ("name", "seed", "device", "space", "data", "evaluate", "latency", "retrain")
 SEARCHED = "searched"  # the form under the settings of the search, among those that are timed
 
@@ -84,10 +85,10 @@ def retrain_architecture(
     ``metrics.json``, ``model.onnx`` for the batch of ``latency.batch``, ``model-dynamic.onnx`` for
     any, ``curves.png``, the configuration, and a folder with checkpoint and metrics for each seed.
     The hash is that of all that changes a result, so that other settings never find these results
-    in their way: architecture, space, plugins, recipe, data, latency settings, kind of device, and
-    the supernet's weights where they are inherited. Seeds that are finished aren't trained again.
-    The test split is used once per seed, after training; the seed to ship is chosen on the
-    search-validation split.
+    in their way: architecture, space, plugins, recipe, first seed, data, latency settings, kind of
+    device, and the supernet's weights where they are inherited. Seeds that are finished aren't
+    trained again. The test split is used once per seed, after training; the seed to ship is chosen
+    on the search-validation split.
 
     Raises:
         UserError: The architecture is not in the space, the data can't be read, the runtime of
@@ -109,7 +110,8 @@ def retrain_architecture(
         )
     expected = pretrained_cfg(splits.preprocessing, splits.class_names)
     conditions = _conditions(config, workspace, splits.sizes, expected)
-    folder = workspace.retrained / f"{name}-{_identity(conditions, space, architecture)}"
+    identity = _identity(conditions, config.seed, space, architecture)
+    folder = workspace.retrained / f"{name}-{identity}"
     save_architecture(folder / "architecture.yaml", space, architecture, expected)
     write_atomically(folder / "config.yaml", yaml.safe_dump(_used(config), sort_keys=False))
     task = Task(config, workspace, space, architecture, folder, splits, expected, tracker)
@@ -176,8 +178,10 @@ def _check_supernet(config: Config, workspace: Workspace) -> None:
     """Check that the configuration is that of the supernet to inherit from.
 
     Raises:
-        UserError: It isn't; the message names the difference.
+        UserError: It isn't; the message names the difference. Or there is no supernet.
     """
+    if not workspace.config.exists():
+        load_supernet(config, workspace)  # says what is missing
     trained, now = config_to_dict(load_config(workspace.config)), config_to_dict(config)
     for key in SUPERNET_KEYS:
         if difference := first_difference(trained[key], now[key], key):
@@ -191,25 +195,24 @@ def _conditions(
     config: Config, workspace: Workspace, sizes: dict[str, int], expected: dict[str, Any]
 ) -> str:
     """Hash what two networks must have in common if their figures are to be compared."""
-    statistics = [[round(value, 5) for value in expected[key]] for key in ("mean", "std")]
+    data = {k: v for k, v in config_to_dict(config.data).items() if k not in PERFORMANCE_KEYS}
     inherited = None
     if config.retrain.inherit:
         load_supernet(config, workspace)  # says so where it is missing or damaged
         inherited = hashlib.sha256(workspace.weights.read_bytes()).hexdigest()
     return _hash(
         {**config_to_dict(config.retrain), "seeds": None},  # more seeds go into the same folder
-        config_to_dict(config.data),
-        config.seed,  # of the splits
-        [expected["input_size"], expected["label_names"], sizes, statistics],
+        data,
+        [expected, sizes],  # other images under an old name have another mean
         config_to_dict(config.latency),
         resolve_device(config.device).type,
         inherited,
     )
 
 
-def _identity(conditions: str, space: SearchSpace, architecture: Architecture) -> str:
+def _identity(conditions: str, seed: int, space: SearchSpace, architecture: Architecture) -> str:
     plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in space.plugins]
-    return _hash(conditions, config_to_dict(space.config), architecture, plugins)[:8]
+    return _hash(conditions, seed, config_to_dict(space.config), architecture, plugins)[:8]
 
 
 def _hash(*parts: Any) -> str:
