@@ -179,8 +179,8 @@ class Search:
     """Metric -> direction: `accuracy`, `latency_ms`, `params`, `macs`, `memory_mb`, or a registered
     one."""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or the
-    sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
+    """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or
+    the sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""
