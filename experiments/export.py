@@ -142,9 +142,7 @@ def export_programs(
     for file, runtime in PROGRAMS.items():
         batch = latency.batch if runtime == "onnxruntime" else None
         dtype = latency.dtype if runtime == latency.runtime else "float32"
-        export = export_onnx(
-            network, shape, folder / file, batch, metadata, getattr(torch, dtype)
-        )
+        export = export_onnx(network, shape, folder / file, batch, metadata, getattr(torch, dtype))
         if export.path is None:
             (folder / file).unlink(missing_ok=True)
             console.print(f"[yellow]{export.message}[/]")
