@@ -16,7 +16,7 @@ from torch import nn
 from configs.errors import UserError
 from configs.loading import config_to_dict, find_config, read_yaml
 from configs.registry import load_plugins
-from configs.space import Space, space_from_dict
+from configs.space import EXPANSION, Space, space_from_dict
 from configs.suggestions import did_you_mean
 from search_space.blocks import BLOCKS
 from search_space.registry import build_operator
@@ -35,6 +35,11 @@ class Layer:
     in_channels: int = 0
     out_channels: int = 0
     stride: int = 1
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Return whether a map leaves the layer as it came: skipped, the layer is then nothing."""
+        return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @dataclass(frozen=True, init=False)
@@ -127,8 +132,8 @@ class ChoiceSpace:
 class SearchSpace(ChoiceSpace):
     """Stages of searchable layers with their stem and classifier: networks that can be built.
 
-    `skip` is offered only where a layer keeps its shape; elsewhere it is dropped from the layer's
-    candidates.
+    Where a layer keeps its shape, `skip` leaves nothing of it, elsewhere the shortcut of its block
+    that changes the shape.
 
     Args:
         config: The space as a configuration file says it.
@@ -152,6 +157,7 @@ class SearchSpace(ChoiceSpace):
                 raise UserError(
                     f"space.stages.{index}.block: {stage.block!r} does not exist; {hint}"
                 )
+            _check_widths(config, index)
         for name in config.candidates:
             if hasattr(nn.ModuleDict(), name):  # the supernet keeps candidates in one
                 raise UserError(
@@ -217,6 +223,10 @@ class SearchSpace(ChoiceSpace):
         """Return the operator family behind a candidate's name."""
         return self.config.candidates[candidate]["operator"]
 
+    def width_of(self, candidate: str) -> float:
+        """Return on which share of its block's inner channels a candidate's operator works."""
+        return float(self.config.candidates[candidate].get("width", 1))
+
     def is_skip(self, candidate: str) -> bool:
         """Return whether a candidate leaves its layer out."""
         return self.operator_of(candidate) == SKIP
@@ -231,6 +241,7 @@ class SearchSpace(ChoiceSpace):
         """
         options = dict(self.config.candidates[name])
         operator = options.pop("operator")
+        options.pop("width", None)  # of the block
         try:
             return build_operator(operator, in_channels, out_channels, stride, **options)
         except UserError as error:
@@ -262,20 +273,31 @@ def _layers(config: Space) -> list[Layer]:
             if name not in config.candidates:
                 hint = did_you_mean(name, config.candidates, "define it under space.candidates")
                 raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
+        if all(config.candidates[name]["operator"] == SKIP for name in names):
+            raise UserError(f"space.stages.{index}: a candidate other than skip is needed")
         for position in range(stage.depth):
             stride = stage.stride if position == 0 else 1
-            keeps_shape = stride == 1 and channels == stage.width
-            candidates = tuple(
-                name for name in names if keeps_shape or config.candidates[name]["operator"] != SKIP
-            )
-            if not candidates:
-                raise UserError(
-                    f"space.stages.{index}: its first layer changes the shape, so a candidate "
-                    "other than skip is needed"
-                )
-            layers.append(Layer(candidates, index, channels, stage.width, stride))
+            layers.append(Layer(names, index, channels, stage.width, stride))
             channels = stage.width
     return layers
+
+
+def _check_widths(config: Space, index: int) -> None:
+    """Refuse what has no effect in a block whose operators have the layer's own channels."""
+    stage = config.stages[index]
+    if BLOCKS[stage.block].has_width:
+        return
+    if stage.expansion != EXPANSION:
+        raise UserError(
+            f"space.stages.{index}.expansion: {stage.expansion} has no effect in block "
+            f"{stage.block!r}; leave it out"
+        )
+    for name in stage.candidates or config.candidates:
+        if "width" in config.candidates[name]:
+            raise UserError(
+                f"space.candidates.{name}.width: {config.candidates[name]['width']} has no effect "
+                f"in block {stage.block!r}, which stage {index} has; leave it out"
+            )
 
 
 def _draw(names: Sequence[str], rng: np.random.Generator) -> str:

@@ -184,7 +184,7 @@ def test_dropout_before_the_classifier(shipped) -> None:
     assert not torch.equal(model.forward_head(features), model.forward_head(features))
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", sorted(set(BLOCKS) - {"none"}))  # no shortcut of its own
 def test_stochastic_depth_leaves_out_blocks(tmp_path, block: str) -> None:
     space, architecture = small_space(block), ("conv3",) * 4
     file = save_architecture(tmp_path / "architecture.yaml", space, architecture)
