@@ -271,7 +271,7 @@ def damage(file: Path, **changes: object) -> None:
         ({"architecture": None}, "the key `architecture` is missing"),
         ({"space": None}, "the key `space` is missing"),
         ({"architecture": ["conv3"]}, "4 names are needed"),
-        ({"architecture": ["conv3", "conv3", "skip", "conv3"]}, "layer 2: 'skip'"),
+        ({"architecture": ["conv3", "conv3", "gone", "conv3"]}, "layer 2: 'gone'"),
         ({"architecture": 5}, "architecture"),
         ({"space": {"stages": []}}, "space"),
         ({"space": 5}, "space"),
