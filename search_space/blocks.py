@@ -18,8 +18,8 @@ and names the file under ``plugins:`` in the configuration. What a block promise
   odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
 - It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
-- Where `skip` is offered for a layer that changes the shape, ``activation(shortcut(x))`` is what is
-  left of the block. One without a ``shortcut`` gets one for that (`Block.add_shortcut`).
+- `Block.whole_layer` says that a candidate is the whole layer. Then `skip` is offered for every
+  layer, and `Block.skipped` is what a skipped one is where the shape changes.
 - A method ``init_weights`` is called after the usual initialisation, where there is one.
 """
 
@@ -41,15 +41,13 @@ class Block(nn.Module):
     """A layer around an operator; the module's docstring says what a subclass promises."""
 
     operator: nn.Module
-    has_width: ClassVar[bool] = True  # whether an operator's channels are the block's choice
+    whole_layer: ClassVar[bool] = False
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.width, self.stride = width, stride
         self.drop_path: nn.Module = nn.Identity()
-        self.shortcut: nn.Module | None = None
-        self.activation: nn.Module = nn.Identity()
 
     @staticmethod
     def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
@@ -68,15 +66,9 @@ class Block(nn.Module):
         """
         return with_norm(build(self.width, self.width, self.stride), self.width)
 
-    def add_shortcut(self) -> None:
-        """Make a shortcut that changes the shape, for a layer that may be skipped."""
-        if self.shortcut is None:
-            self.shortcut = Shortcut(self.in_channels, self.out_channels, self.stride)
-
-    def skip(self, x: Tensor) -> Tensor:
-        """Apply what is left of the block where it is skipped, and changes the shape."""
-        assert self.shortcut is not None  # see `add_shortcut`
-        return self.activation(self.shortcut(x))
+    def skipped(self) -> nn.Module:
+        """Return what takes the place of a skipped layer that changes the shape."""
+        return Shortcut(self.in_channels, self.out_channels, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.around(x, self.operator)
@@ -120,8 +112,7 @@ class Bottleneck(Block):
         self.reduce = conv_norm(in_channels, width)
         self.operator = nn.Identity()
         self.expand = conv_norm(width, out_channels, act=False)
-        self.shortcut: Shortcut = Shortcut(in_channels, out_channels, stride)
-        self.activation = nn.ReLU(inplace=True)
+        self.shortcut = Shortcut(in_channels, out_channels, stride)
 
     @staticmethod
     def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
@@ -137,7 +128,7 @@ class Bottleneck(Block):
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         out = self.expand(F.relu(operator(self.reduce(x)), inplace=True))
-        return self.activation(self.drop_path(out) + self.shortcut(x))
+        return F.relu(self.drop_path(out) + self.shortcut(x), inplace=True)
 
 
 @register_block("inverted_residual")
@@ -185,7 +176,7 @@ class NoBlock(Block):
     NAS-Bench-Macro (https://arxiv.org/abs/2103.11922).
     """
 
-    has_width = False
+    whole_layer = True
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
         super().__init__(in_channels, out_channels, width, stride)
@@ -198,24 +189,11 @@ class NoBlock(Block):
     def candidate(self, build: BuildOperator) -> nn.Module:
         return build(self.in_channels, self.out_channels, self.stride)
 
-    def add_shortcut(self) -> None:
-        self.shortcut = conv_norm(self.in_channels, self.out_channels, 1, self.stride, act=False)
+    def skipped(self) -> nn.Module:
+        return conv_norm(self.in_channels, self.out_channels, 1, self.stride, act=False)
 
     def around(self, x: Tensor, operator: nn.Module) -> Tensor:
         return operator(x)
-
-
-class SkippedBlock(nn.Module):
-    """What is left of a block that is skipped where the shape changes; see `Block.skip`."""
-
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        block.add_shortcut()
-        self.shortcut, self.activation = block.shortcut, block.activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.shortcut is not None
-        return self.activation(self.shortcut(x))
 
 
 def build_block(stage: Stage, in_channels: int, stride: int, share: float = 1.0) -> Block:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.space import Space, Stem
-from search_space.blocks import SkippedBlock, build_block, with_norm
+from search_space.blocks import build_block, with_norm
 from search_space.layers import conv_norm, initialize
 from search_space.registry import build_operator
 from search_space.space import Architecture, SearchSpace
@@ -99,7 +99,7 @@ class Network(nn.Module):
                 share = space.width_of(name)
                 block = build_block(stage, layer.in_channels, layer.stride, share)
                 if space.is_skip(name):
-                    blocks.append(SkippedBlock(block))
+                    blocks.append(block.skipped())
                     continue
                 block.operator = block.candidate(partial(space.build_candidate, name))
                 if drop_path_rate:

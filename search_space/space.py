@@ -132,8 +132,8 @@ class ChoiceSpace:
 class SearchSpace(ChoiceSpace):
     """Stages of searchable layers with their stem and classifier: networks that can be built.
 
-    Where a layer keeps its shape, `skip` leaves nothing of it, elsewhere the shortcut of its block
-    that changes the shape.
+    `skip` is offered where a layer keeps its shape, and in stages whose candidates are whole layers
+    (`Block.whole_layer`); elsewhere it is dropped from the layer's candidates.
 
     Args:
         config: The space as a configuration file says it.
@@ -149,7 +149,6 @@ class SearchSpace(ChoiceSpace):
     def __init__(self, config: Space, plugins: Sequence[str | os.PathLike[str]] = ()) -> None:
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "plugins", tuple(os.fspath(plugin) for plugin in plugins))
-        object.__setattr__(self, "layers", tuple(_layers(config)))
         load_plugins(self.plugins)
         for index, stage in enumerate(config.stages):
             if stage.block not in BLOCKS:
@@ -157,7 +156,7 @@ class SearchSpace(ChoiceSpace):
                 raise UserError(
                     f"space.stages.{index}.block: {stage.block!r} does not exist; {hint}"
                 )
-            _check_widths(config, index)
+        object.__setattr__(self, "layers", tuple(_layers(config)))
         for name in config.candidates:
             if hasattr(nn.ModuleDict(), name):  # the supernet keeps candidates in one
                 raise UserError(
@@ -273,31 +272,35 @@ def _layers(config: Space) -> list[Layer]:
             if name not in config.candidates:
                 hint = did_you_mean(name, config.candidates, "define it under space.candidates")
                 raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
-        if all(config.candidates[name]["operator"] == SKIP for name in names):
-            raise UserError(f"space.stages.{index}: a candidate other than skip is needed")
+        whole_layer = BLOCKS[stage.block].whole_layer
+        if whole_layer:
+            _check_whole_layers(config, index, names)
         for position in range(stage.depth):
             stride = stage.stride if position == 0 else 1
-            layers.append(Layer(names, index, channels, stage.width, stride))
+            kept = whole_layer or (stride == 1 and channels == stage.width)
+            candidates = tuple(
+                name for name in names if kept or config.candidates[name]["operator"] != SKIP
+            )
+            if not candidates:
+                raise UserError(
+                    f"space.stages.{index}: its first layer changes the shape, so a candidate "
+                    "other than skip is needed"
+                )
+            layers.append(Layer(candidates, index, channels, stage.width, stride))
             channels = stage.width
     return layers
 
 
-def _check_widths(config: Space, index: int) -> None:
-    """Refuse what has no effect in a block whose operators have the layer's own channels."""
+def _check_whole_layers(config: Space, index: int, names: Sequence[str]) -> None:
+    """Refuse what has no effect where candidates are whole layers."""
     stage = config.stages[index]
-    if BLOCKS[stage.block].has_width:
-        return
+    why = f"has no effect in block {stage.block!r}, where a candidate is the whole layer"
     if stage.expansion != EXPANSION:
-        raise UserError(
-            f"space.stages.{index}.expansion: {stage.expansion} has no effect in block "
-            f"{stage.block!r}; leave it out"
-        )
-    for name in stage.candidates or config.candidates:
+        raise UserError(f"space.stages.{index}.expansion: {stage.expansion} {why}; leave it out")
+    for name in names:
         if "width" in config.candidates[name]:
-            raise UserError(
-                f"space.candidates.{name}.width: {config.candidates[name]['width']} has no effect "
-                f"in block {stage.block!r}, which stage {index} has; leave it out"
-            )
+            width = config.candidates[name]["width"]
+            raise UserError(f"space.candidates.{name}.width: {width} {why}; leave it out")
 
 
 def _draw(names: Sequence[str], rng: np.random.Generator) -> str:

@@ -32,9 +32,8 @@ class SupernetLayer(nn.Module):
         )
         shares = {n: space.width_of(n) for n in layer.candidates if not space.is_skip(n)}
         self.block = build(max(shares.values(), default=1.0))
-        self.is_skippable_block = len(shares) < len(layer.candidates) and not layer.keeps_shape
-        if self.is_skippable_block:
-            self.block.add_shortcut()
+        skippable = len(shares) < len(layer.candidates) and not layer.keeps_shape
+        self.skipped = self.block.skipped() if skippable else nn.Identity()
         self.candidates = nn.ModuleDict()
         self._narrow: dict[str, Around] = {}  # without weights of their own
         for name, share in shares.items():
@@ -45,7 +44,7 @@ class SupernetLayer(nn.Module):
 
     def forward(self, x: Tensor, candidate: str) -> Tensor:
         if candidate not in self.candidates:  # skip
-            return self.block.skip(x) if self.is_skippable_block else x
+            return self.skipped(x)
         operator = self.candidates[candidate]
         if candidate not in self._narrow:
             return self.block.around(x, operator)
@@ -143,10 +142,13 @@ class Supernet(nn.Module):
         blocks = [block for stage in network.stages for block in stage.children()]
         for index, (name, block) in enumerate(zip(architecture, blocks)):
             candidate = self.candidate(index, name)
-            own = {} if candidate is None else candidate.state_dict(prefix="operator.")
+            layer = self._layer(index)
+            if candidate is None:
+                block.load_state_dict(layer.skipped.state_dict())
+                continue
+            own = candidate.state_dict(prefix="operator.")
             like = {key: value for key, value in block.state_dict().items() if key not in own}
-            shared = self._layer(index).block.state_dict()
-            block.load_state_dict({**first_channels(shared, like), **own})
+            block.load_state_dict({**first_channels(layer.block.state_dict(), like), **own})
         network.head.load_state_dict(self.head.state_dict())
         network.fc.load_state_dict(self.fc.state_dict())
         return network.train(self.training)
