@@ -19,6 +19,7 @@ from configs.errors import UserError
 FORBID_UNKNOWN_KEYS = {"extra": "forbid", "allow_inf_nan": False}
 
 MOST_CHANNELS = 2**16
+EXPANSION = 4.0  # of a stage that does not say it
 CANDIDATE_NAME = re.compile(r"[^\W_][\w-]*")  # a letter or a digit first
 
 
@@ -95,7 +96,7 @@ class Stage:
     """What is around the searched operator: `bottleneck`, 1x1 convolutions that narrow and widen
     again; `inverted_residual`, that widen and narrow again; `ghost_residual`, the latter made of
     ghost modules; or a block of a plugin."""
-    expansion: float = 4
+    expansion: float = EXPANSION
     """Bottleneck: the operator works on width / expansion channels.
     Residuals: on expansion x the input's channels."""
     candidates: tuple[str, ...] = ()
@@ -121,7 +122,8 @@ class Space:
     stages: tuple[Stage, ...]
     """The searchable part, from the image's side to the classifier's."""
     candidates: dict[str, dict[str, Any]] = field(hash=False)  # a mapping has no hash
-    """Candidate name -> `operator` and that operator's options."""
+    """Candidate name -> `operator`, that operator's options, and `width`: on which share of the
+    block's inner channels the operator works (1 where it is not said)."""
     stem: Stem = field(default_factory=Stem)
     """The layers before the first stage."""
     input_size: int = 32
@@ -158,6 +160,12 @@ def _check_candidate(name: Any, options: Any) -> None:
     if type(options["operator"]) is not str:
         operator = options["operator"]
         raise UserError(f"candidates.{name}.operator: {operator!r} is not possible; name one")
+    width = options.get("width", 1)
+    if type(width) not in (int, float) or not 1 / 64 <= width <= 64:
+        raise UserError(
+            f"candidates.{name}.width: {width!r} is not possible; a share from 1/64 to 64 of the "
+            "block's inner channels is needed"
+        )
     for key, value in options.items():
         if not _is_plain(value):
             raise UserError(

@@ -12,15 +12,21 @@ and names the file under ``plugins:`` in the configuration. What a block promise
 - ``__init__(in_channels, out_channels, width, stride)`` makes its own layers, without an operator:
   ``self.operator = nn.Identity()`` holds the place, in the order in which layers are initialised.
 - `Block.operator_width` says how many channels an operator works on, the ``width`` above; it maps
-  them to as many, at the layer's stride.
+  them to as many, at the layer's stride. A candidate may ask for a share of them: its block is then
+  built with that width. In the supernet it takes the first channels of the widest block's layers.
 - `Block.around` maps (B, in_channels, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)),
   odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
 - It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
+- `Block.whole_layer` says that a candidate is the whole layer. Then `skip` is offered for every
+  layer, and `Block.skipped` is what a skipped one is where the shape changes.
 - A method ``init_weights`` is called after the usual initialisation, where there is one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
 
 from timm.models.ghostnet import GhostModule
 from torch import Tensor, nn
@@ -35,9 +41,12 @@ class Block(nn.Module):
     """A layer around an operator; the module's docstring says what a subclass promises."""
 
     operator: nn.Module
+    whole_layer: ClassVar[bool] = False
 
     def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.width, self.stride = width, stride
         self.drop_path: nn.Module = nn.Identity()
 
     @staticmethod
@@ -49,9 +58,23 @@ class Block(nn.Module):
         """Apply the block's own layers around any operator."""
         raise NotImplementedError
 
+    def candidate(self, build: BuildOperator) -> nn.Module:
+        """Return an operator for this block with what belongs to it: its batch norm.
+
+        Args:
+            build: Called with in_channels, out_channels and stride.
+        """
+        return with_norm(build(self.width, self.width, self.stride), self.width)
+
+    def skipped(self) -> nn.Module:
+        """Return what takes the place of a skipped layer that changes the shape."""
+        return Shortcut(self.in_channels, self.out_channels, self.stride)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.around(x, self.operator)
 
+
+BuildOperator = Callable[[int, int, int], nn.Module]
 
 BLOCKS: Registry[type[Block]] = Registry("block")
 register_block = BLOCKS.register
@@ -145,12 +168,40 @@ class GhostResidual(InvertedResidual):
         self.reduce = GhostModule(width, out_channels, act_layer=nn.Identity)
 
 
-def operator_width(stage: Stage, in_channels: int) -> int:
-    """Return the number of channels on which a layer's operators work."""
-    return BLOCKS[stage.block].operator_width(in_channels, stage.width, stage.expansion)
+@register_block("none")
+class NoBlock(Block):
+    """Nothing: the candidate is the whole layer, its norms and its residual included.
+
+    A skipped layer that changes the shape is a strided 1x1 convolution with its norm, as in
+    NAS-Bench-Macro (https://arxiv.org/abs/2103.11922).
+    """
+
+    whole_layer = True
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, width, stride)
+        self.operator = nn.Identity()
+
+    @staticmethod
+    def operator_width(in_channels: int, out_channels: int, expansion: float) -> int:
+        return out_channels
+
+    def candidate(self, build: BuildOperator) -> nn.Module:
+        return build(self.in_channels, self.out_channels, self.stride)
+
+    def skipped(self) -> nn.Module:
+        return conv_norm(self.in_channels, self.out_channels, 1, self.stride, act=False)
+
+    def around(self, x: Tensor, operator: nn.Module) -> Tensor:
+        return operator(x)
 
 
-def build_block(stage: Stage, in_channels: int, stride: int) -> Block:
-    """Build a block without its operator."""
-    width = operator_width(stage, in_channels)
-    return BLOCKS[stage.block](in_channels, stage.width, width, stride)
+def build_block(stage: Stage, in_channels: int, stride: int, share: float = 1.0) -> Block:
+    """Build a block without its operator.
+
+    Args:
+        share: Of the operator's channels, `width` in a candidate.
+    """
+    kind = BLOCKS[stage.block]
+    width = kind.operator_width(in_channels, stage.width, stage.expansion)
+    return kind(in_channels, stage.width, max(round(width * share), 1), stride)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from timm.layers import DropPath, SelectAdaptivePool2d, create_classifier
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.space import Space, Stem
-from search_space.blocks import build_block, operator_width, with_norm
+from search_space.blocks import build_block, with_norm
 from search_space.layers import conv_norm, initialize
 from search_space.registry import build_operator
 from search_space.space import Architecture, SearchSpace
@@ -92,13 +93,15 @@ class Network(nn.Module):
             for depth, (layer, name) in enumerate(zip(space.layers, architecture)):
                 if layer.stage != index:
                     continue
-                if space.is_skip(name):
+                if space.is_skip(name) and layer.keeps_shape:
                     blocks.append(nn.Identity())
                     continue
-                block = build_block(stage, layer.in_channels, layer.stride)
-                width = operator_width(stage, layer.in_channels)
-                operator = space.build_candidate(name, width, width, layer.stride)
-                block.operator = with_norm(operator, width)
+                share = space.width_of(name)
+                block = build_block(stage, layer.in_channels, layer.stride, share)
+                if space.is_skip(name):
+                    blocks.append(block.skipped())
+                    continue
+                block.operator = block.candidate(partial(space.build_candidate, name))
                 if drop_path_rate:
                     last = max(len(space.layers) - 1, 1)
                     block.drop_path = DropPath(drop_path_rate * depth / last)

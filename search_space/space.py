@@ -16,7 +16,7 @@ from torch import nn
 from configs.errors import UserError
 from configs.loading import config_to_dict, find_config, read_yaml
 from configs.registry import load_plugins
-from configs.space import Space, space_from_dict
+from configs.space import EXPANSION, Space, space_from_dict
 from configs.suggestions import did_you_mean
 from search_space.blocks import BLOCKS
 from search_space.registry import build_operator
@@ -35,6 +35,11 @@ class Layer:
     in_channels: int = 0
     out_channels: int = 0
     stride: int = 1
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Return whether a map leaves the layer as it came: skipped, the layer is then nothing."""
+        return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @dataclass(frozen=True, init=False)
@@ -127,8 +132,8 @@ class ChoiceSpace:
 class SearchSpace(ChoiceSpace):
     """Stages of searchable layers with their stem and classifier: networks that can be built.
 
-    `skip` is offered only where a layer keeps its shape; elsewhere it is dropped from the layer's
-    candidates.
+    `skip` is offered where a layer keeps its shape, and in stages whose candidates are whole layers
+    (`Block.whole_layer`); elsewhere it is dropped from the layer's candidates.
 
     Args:
         config: The space as a configuration file says it.
@@ -144,7 +149,6 @@ class SearchSpace(ChoiceSpace):
     def __init__(self, config: Space, plugins: Sequence[str | os.PathLike[str]] = ()) -> None:
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "plugins", tuple(os.fspath(plugin) for plugin in plugins))
-        object.__setattr__(self, "layers", tuple(_layers(config)))
         load_plugins(self.plugins)
         for index, stage in enumerate(config.stages):
             if stage.block not in BLOCKS:
@@ -152,6 +156,7 @@ class SearchSpace(ChoiceSpace):
                 raise UserError(
                     f"space.stages.{index}.block: {stage.block!r} does not exist; {hint}"
                 )
+        object.__setattr__(self, "layers", tuple(_layers(config)))
         for name in config.candidates:
             if hasattr(nn.ModuleDict(), name):  # the supernet keeps candidates in one
                 raise UserError(
@@ -217,6 +222,10 @@ class SearchSpace(ChoiceSpace):
         """Return the operator family behind a candidate's name."""
         return self.config.candidates[candidate]["operator"]
 
+    def width_of(self, candidate: str) -> float:
+        """Return on which share of its block's inner channels a candidate's operator works."""
+        return float(self.config.candidates[candidate].get("width", 1))
+
     def is_skip(self, candidate: str) -> bool:
         """Return whether a candidate leaves its layer out."""
         return self.operator_of(candidate) == SKIP
@@ -231,6 +240,7 @@ class SearchSpace(ChoiceSpace):
         """
         options = dict(self.config.candidates[name])
         operator = options.pop("operator")
+        options.pop("width", None)  # of the block
         try:
             return build_operator(operator, in_channels, out_channels, stride, **options)
         except UserError as error:
@@ -262,11 +272,14 @@ def _layers(config: Space) -> list[Layer]:
             if name not in config.candidates:
                 hint = did_you_mean(name, config.candidates, "define it under space.candidates")
                 raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
+        whole_layer = BLOCKS[stage.block].whole_layer
+        if whole_layer:
+            _check_whole_layers(config, index, names)
         for position in range(stage.depth):
             stride = stage.stride if position == 0 else 1
-            keeps_shape = stride == 1 and channels == stage.width
+            kept = whole_layer or (stride == 1 and channels == stage.width)
             candidates = tuple(
-                name for name in names if keeps_shape or config.candidates[name]["operator"] != SKIP
+                name for name in names if kept or config.candidates[name]["operator"] != SKIP
             )
             if not candidates:
                 raise UserError(
@@ -276,6 +289,18 @@ def _layers(config: Space) -> list[Layer]:
             layers.append(Layer(candidates, index, channels, stage.width, stride))
             channels = stage.width
     return layers
+
+
+def _check_whole_layers(config: Space, index: int, names: Sequence[str]) -> None:
+    """Refuse what has no effect where candidates are whole layers."""
+    stage = config.stages[index]
+    why = f"has no effect in block {stage.block!r}, where a candidate is the whole layer"
+    if stage.expansion != EXPANSION:
+        raise UserError(f"space.stages.{index}.expansion: {stage.expansion} {why}; leave it out")
+    for name in names:
+        if "width" in config.candidates[name]:
+            width = config.candidates[name]["width"]
+            raise UserError(f"space.candidates.{name}.width: {width} {why}; leave it out")
 
 
 def _draw(names: Sequence[str], rng: np.random.Generator) -> str:

@@ -43,7 +43,7 @@ def translate(architecture: Architecture, source: SearchSpace, target: SearchSpa
         wanted = [
             name
             for layer, name in zip(source.layers, source.canonical(architecture))
-            if layer.stage == stage and not source.is_skip(name)
+            if layer.stage == stage and not (source.is_skip(name) and layer.keeps_shape)
         ]
         layers = [layer for layer in target.layers if layer.stage == stage]
         if len(wanted) > len(layers):
@@ -66,4 +66,6 @@ def _meaning(space: SearchSpace, candidate: str) -> tuple[str, dict[str, Any]]:
     name = options.pop("operator")
     parameters = list(inspect.signature(get_operator(name)).parameters.values())[3:]
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    if options.get("width") == 1:
+        del options["width"]
     return name, {**defaults, **options}

@@ -163,6 +163,15 @@ def do_conv(operator, x, stride):
     return out.unflatten(2, (height, width))
 
 
+def inverted_residual(operator, x, stride):
+    out = x
+    for part, step in ((operator.expand, 1), (operator.spatial, stride)):
+        out = norm(conv(out, part[0].weight, step, groups=part[0].groups), part[1])
+        out = out * (out > 0) * (out < 6) + 6.0 * (out >= 6)
+    out = norm(conv(out, operator.reduce[0].weight), operator.reduce[1])
+    return x + out if out.shape == x.shape else out
+
+
 def ghost(operator, x, stride):
     primary, cheap = operator.primary_conv, operator.cheap_operation
     maps = norm(conv(x, primary[0].weight, stride), primary[1])
@@ -335,6 +344,7 @@ ORACLES: dict[str, Callable[[nn.Module, Tensor, int], Tensor]] = {
     "graph_knn": graph_knn,
     "heterogeneous": heterogeneous,
     "inception": inception,
+    "inverted_residual": inverted_residual,
     "involution": involution,
     "octave": octave,
     "selective_kernel": selective_kernel,

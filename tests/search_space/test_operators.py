@@ -266,6 +266,10 @@ def formulas(ci: int, co: int, size: int, stride: int) -> dict[str, tuple[float,
             branches + ci * (r3 + r5) + 2 * (r3 + r5),
             branches * after + ci * (r3 + r5) * before,
         ),
+        "inverted_residual": (
+            6 * ci * (ci + 9 + co) + 4 * 6 * ci + 2 * co,
+            6 * ci * (ci * before + (9 + co) * after),
+        ),
         "involution": (
             generator + groups * 49 + 2 * max(hidden, 8) + project,
             (generator + 49 * ci + project) * after,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from spaces import (
     random_labels,
     randomize_norms,
     small_space,
+    space_values,
     state_of,
 )
 from torch.nn import functional as F
@@ -29,6 +32,8 @@ MORE = {
     "inv5": {"operator": "involution", "kernel_size": 5, "group_channels": 4},
     "inv7": {"operator": "involution", "kernel_size": 7},
     "dyndw": {"operator": "dynamic", "depthwise": True},
+    "inv7half": {"operator": "involution", "kernel_size": 7, "width": 0.5},
+    "conv3wide": {"operator": "convolution", "width": 1.5},
 }
 EVERY = {**CANDIDATES, **MORE}
 
@@ -182,10 +187,72 @@ def test_a_skipped_layer_touches_nothing(block: str) -> None:
     assert not [key for key in keys if key.startswith(("layers.0.", "layers.3."))]
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.5])
+def test_a_narrow_candidate_takes_the_first_channels(block: str, share: float) -> None:
+    values = space_values(block, ("conv3", "inv3"))
+    values["candidates"]["inv3"]["width"] = share
+    space = SearchSpace.from_dict({"space": values})
+    supernet = random_supernet(space).train()
+    narrow, wide = ("inv3", "conv3") if share < 1 else ("conv3", "inv3")
+    network = supernet.extract((narrow, wide, narrow, wide))
+    assert network.training
+    images, labels = random_images(), random_labels()
+    for model in (lambda x: supernet(x, (narrow, wide, narrow, wide)), network):
+        F.cross_entropy(model(images), labels).backward()
+    for index, small in ((0, network.stages[0][0]), (2, network.stages[1][0])):
+        block_state = dict(supernet.layers[index].block.named_parameters())
+        block_state |= dict(supernet.layers[index].block.named_buffers())
+        assert small.width < supernet.layers[index].block.width
+        own = {k: v for k, v in small.named_parameters() if not k.startswith("operator.")}
+        for key, parameter in own.items():
+            gradient = block_state[key].grad
+            inside = tuple(map(slice, parameter.shape))
+            torch.testing.assert_close(gradient[inside], parameter.grad, rtol=1e-4, atol=1e-6)
+            rest = gradient.clone()
+            rest[inside] = 0
+            assert not rest.any()  # what lies beyond does not learn
+        for key, statistic in small.named_buffers():
+            if not key.startswith("operator."):
+                inside = tuple(map(slice, statistic.shape))
+                torch.testing.assert_close(block_state[key][inside], statistic)
+
+
+def test_a_whole_layer_as_a_candidate() -> None:
+    values = space_values("none", ("conv3", "skip"))
+    for stage in values["stages"]:
+        del stage["expansion"]
+    values["candidates"]["mb"] = {"operator": "inverted_residual", "expansion": 2}
+    space = SearchSpace.from_dict({"space": values})
+    supernet = random_supernet(space)
+    rng = np.random.default_rng(0)
+    for architecture in (("skip",) * 4, *(space.sample(rng) for _ in range(8))):
+        network = supernet.extract(architecture)
+        images = random_images(3)
+        assert torch.equal(network(images), supernet(images, architecture))
+    assert not [key for key in supernet.state_dict() if ".block." in key]
+    skipped = {key.split(".")[1] for key in supernet.state_dict() if ".skipped." in key}
+    assert skipped == {"2"}  # the only layer that changes the shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"expansion": 2}, "space.stages.0.expansion: 2"),
+        ({}, "space.candidates.conv3.width: 0.5"),
+    ],
+)
+def test_what_has_no_effect_on_whole_layers_is_refused(changes: dict, named: str) -> None:
+    values = space_values("none", ("conv3",))
+    values["stages"] = [{"width": 16, "depth": 2, "block": "none", **changes}]
+    values["candidates"]["conv3"]["width"] = 0.5
+    with pytest.raises(UserError, match=re.escape(named)):
+        SearchSpace.from_dict({"space": values})
+
+
 def test_a_path_outside_the_space_is_refused() -> None:
     supernet = random_supernet(small_space())
-    with pytest.raises(UserError, match="layer 2: 'skip' is not a candidate"):
-        supernet(random_images(), ("conv3", "conv3", "skip", "conv3"))
+    with pytest.raises(UserError, match="layer 2: 'conv9' is not a candidate"):
+        supernet(random_images(), ("conv3", "conv3", "conv9", "conv3"))
     with pytest.raises(UserError, match="4 names"):
         supernet.extract(("conv3",))
 
