@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.suggestions import did_you_mean
 from search.executors.executor import Evaluator
 from search.executors.process import process_unchanged
 from search.goal import Direction, Goal
+from search.problem import Features, Known, Problem
 from search.progress import ProgressDisplay, SearchProgress
 from search.trials import SearchResult, TrialRecord
 
@@ -26,7 +28,7 @@ def run_search(
     objectives: Mapping[str, Direction],
     *,
     trials: int,
-    sampler: str | optuna.samplers.BaseSampler = "nsga2",
+    sampler: str | optuna.samplers.BaseSampler = "surrogate",
     seed: int = 0,
     workers: int = 1,
     storage: str | Path | None = None,
@@ -37,6 +39,8 @@ def run_search(
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
     start: Sequence[Architecture] = (),
+    known: Known = MappingProxyType({}),
+    features: Features | None = None,
     on_trial: Callable[[TrialRecord, SearchProgress], None] | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
@@ -58,7 +62,8 @@ def run_search(
         objectives: Metric name to `"maximize"` or `"minimize"`; metrics of your own are fine.
         trials: How many architectures the study holds in the end, earlier calls included. Failed,
             infeasible and unmeasurable ones count; repetitions do not.
-        sampler: A registered name, or any sampler of Optuna's, which brings its own seed.
+        sampler: A registered name, or any sampler of Optuna's, which brings its own seed. The cost
+            of `surrogate` grows with the trials; for more than 2,000 take `evolution`.
         seed: Of the sampler.
         workers: Evaluations at a time; 0 evaluates in this process.
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
@@ -72,6 +77,12 @@ def run_search(
         cpus_per_worker: CPUs reserved for each worker.
         gpus_per_worker: GPUs reserved for each worker.
         start: Architectures to try first.
+        known: Metrics that are exact functions of the architecture, by name, such as a count or a
+            table. The sampler `surrogate` computes them instead of guessing: it never proposes
+            what exceeds a bound on one of them, unless nothing keeps it. Called in this process,
+            thousands of times a proposal. The evaluator returns these metrics all the same.
+        features: Numbers of an architecture on which objectives are likely to depend, for the
+            sampler `surrogate`; see `Surrogate`.
         on_trial: Called in this process with each new record.
         progress: Show progress on standard error. None: on a terminal only.
 
@@ -84,11 +95,13 @@ def run_search(
         KeyboardInterrupt: SIGINT or SIGTERM.
     """
     goal = Goal(objectives, constraints or {})
+    problem = Problem(space, goal, trials, seed, known, features)
     for key, value, least in (("trials", trials, 1), ("workers", workers, 0)):
         if value < least:
             raise UserError(f"{key}: {value} is too few; use {least} or more")
     for architecture in start:
         space.validate(architecture)
+    _check_known(problem)
 
     with process_unchanged():
         # Imported here because Optuna takes half a second, and Ray another one.
@@ -103,11 +116,8 @@ def run_search(
         with sole_driver(url), ProgressDisplay(progress) as display:
             study = SearchStudy(url, study_name, space, goal, context)
             proposer = Proposer(
-                space,
-                goal,
+                problem,
                 sampler=sampler,
-                trials=trials,
-                seed=seed,
                 records=study.records,
                 queue=[*study.interrupted, *start],
             )
@@ -131,3 +141,15 @@ def run_search(
                     gpus_per_worker=gpus_per_worker,
                 )
             return driver.result()
+
+
+def _check_known(problem: Problem) -> None:
+    """Refuse metrics that are known but not asked for, and functions that fail at the first try."""
+    from search.beliefs import Computed
+
+    first = problem.space.canonical(tuple(layer.candidates[0] for layer in problem.space.layers))
+    for name, function in problem.known.items():
+        if name not in problem.goal.metrics:
+            hint = did_you_mean(name, problem.goal.metrics)
+            raise UserError(f"known.{name}: neither an objective nor bounded; {hint}")
+        Computed(name, function).predict([first])
