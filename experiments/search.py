@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,11 +176,13 @@ class PreparedSearch:
     def _confirm(self, result: SearchResult, tracker: Tracker | None) -> SearchResult:
         """Measure the front a second time; the new values reach the study and MLflow."""
 
+        done = itertools.count(1)
+
         def store(record: TrialRecord) -> None:
             store_again(self.study.url, self.study.name, record.number, record.again)
             if tracker is not None:
                 _track_again(tracker, record)
-            advance(record.number, "")
+            advance(next(done), "")
 
         with step_progress("Front, measured again", len(result.front)) as advance:
             return confirm_front(result, self.evaluator.again, store)

@@ -83,7 +83,9 @@ def measured(monkeypatch) -> list[str]:
     return names
 
 
-def test_a_new_study_reuses_what_is_known_and_overwrites_nothing(searched, measured) -> None:
+def test_a_new_study_reuses_what_is_known_and_overwrites_nothing(
+    searched, measured, capsys
+) -> None:
     workspace = searched.study("small")
     weights = searched.workspace.weights.read_bytes()
     start = {"objectives": {"accuracy": "maximize", "params": "minimize"}, "trials": TRIALS}
@@ -96,6 +98,7 @@ def test_a_new_study_reuses_what_is_known_and_overwrites_nothing(searched, measu
         accuracy = known[record.architecture].metrics["accuracy"]
         assert record.metrics["accuracy"] == accuracy
     again = len([record for record in result.trials if record.again])
+    assert f"Front, measured again: {again}/{again}" in capsys.readouterr().out
     assert measured.count("accuracy") == TRIALS - len(both) + again
     assert "latency_ms" not in measured
     assert all("latency_ms" not in record.metrics for record in result.trials)
