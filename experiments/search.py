@@ -154,6 +154,7 @@ class PreparedSearch:
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(self.config),
             start=self.start,
+            racing=search.racing,
             on_trial=on_trial,
             progress=True,
         )

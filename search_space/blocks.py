@@ -14,7 +14,8 @@ and names the file under ``plugins:`` in the configuration. What a block promise
 - `Block.operator_width` says how many channels an operator works on, the ``width`` above; it maps
   them to as many, at the layer's stride.
 - `Block.around` maps (B, in_channels, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)),
-  odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
+  odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``,
+  and leaves its input as it is: a search may use it for another architecture.
 - It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
 - A method ``init_weights`` is called after the usual initialisation, where there is one.

@@ -256,10 +256,13 @@ def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | 
 
 
 def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two halves with equal shares of every class, one image more or less."""
+    """Return two halves with equal shares of every class, one image more or less.
+
+    Both are in random order: their first images say of the others what any of them would.
+    """
     drawn = np.random.default_rng((seed, 5)).permutation(indices)
-    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
-    return by_class[::2], by_class[1::2]
+    by_class = np.argsort(labels[drawn], kind="stable")
+    return drawn[np.sort(by_class[::2])], drawn[np.sort(by_class[1::2])]
 
 
 def describe(splits: Splits, config: Config) -> str:
