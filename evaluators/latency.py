@@ -88,10 +88,10 @@ def measure_latency(
     An attempt counts at least ``settings.repeats`` calls, in up to 60 blocks of at least 8 ms:
     about a second for networks of some milliseconds. It ends sooner, after 12 blocks at the
     soonest, once the standard error of the median is below ``settings.precision``: that of the
-    blocks' medians, 0.93 interquartile ranges over the square root of their number, as of normal
-    values. It is discarded if more than half of its blocks saw the reference drift by more than 10 % or if the spread (interquartile range / median)
-    of its corrected calls exceeds ``settings.max_spread``. After a growing pause the next attempt
-    follows.
+    median of the blocks' medians, were these normal and independent. An attempt is discarded if
+    more than half of its blocks saw the reference drift by more than 10 % or if the spread
+    (interquartile range / median) of its corrected calls exceeds ``settings.max_spread``. After a
+    growing pause the next one follows.
 
     Args:
         image_shape: (C, H, W) of one image; the batch is ``settings.batch``.
@@ -191,7 +191,7 @@ def measure_interleaved(
     calls = max(-(-repeats // blocks), round(BLOCK_MS / _warm_up(network)))
     reference_calls = max(REFERENCE_CALLS, round(BLOCK_MS / _warm_up(reference)))
     units = [statistics.median(_block(reference, reference_calls))]
-    times = []
+    times: list[list[float]] = []
     kept: list[tuple[list[float], float]] = []  # blocks, and the reference's time around each
     while len(times) < blocks and not (len(kept) >= LEAST_BLOCKS and _error(kept) < precision):
         times.append(_block(network, calls))

@@ -2,7 +2,8 @@
 
 The first is exported for the batch that is timed, the second for any. They are different programs:
 where the number of images is not known, an operator that mixes kernels for each image must apply
-all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`.
+all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`, and what a
+search puts together from parts (`evaluators.onnx_parts`) is the same program.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ import logging
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from configs.errors import UserError
 from configs.latency import LatencySettings
+from evaluators.onnx_parts import export_in_parts
 from evaluators.runtime import Program, register_runtime
+from search_space.network import Network
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def _version() -> str:
@@ -54,18 +61,38 @@ def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> torch.o
     """
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     shape = (2, *example.shape[1:]) if any_batch else example.shape  # 1 would become a constant
+    shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
+    return _export(model, (example.new_zeros(shape),), ["images"], ["logits"], shapes)
+
+
+def _export(
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    input_names: list[str],
+    output_names: list[str],
+    dynamic_shapes: tuple[dict[int, torch.export.Dim], ...] | None = None,
+) -> torch.onnx.ONNXProgram:
     with _quiet():
         program = torch.onnx.export(
             model,
-            (example.new_zeros(shape),),
+            inputs,
             dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if any_batch else None,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     assert program is not None
     return program
+
+
+def _program(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.ModelProto:
+    """What `to_onnx` exports; that of a network of ours is put together from parts."""
+    if any_batch or not isinstance(model, Network):
+        return to_onnx(model, example, any_batch).model_proto
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    images = example.new_zeros(example.shape)
+    return export_in_parts(model.parts, images, lambda *args: _export(*args).model_proto)
 
 
 def prepare(
@@ -93,7 +120,7 @@ def prepare(
     # Idle worker threads would go on spinning and disturb the reference network's blocks.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
-        to_onnx(model, example, any_batch).model_proto.SerializeToString(),
+        _program(model, example, any_batch).SerializeToString(),
         options,
         providers=[provider],
     )
