@@ -155,7 +155,7 @@ class Evaluate:
     calibration_images: int = 1024
     """Training images from which the batch norms are recalibrated."""
     batch_size: int = 256
-    """Images per forward pass. Where a search races it decides after each whether to read on."""
+    """Images per forward pass, at most: a search reads its validation images in five or more."""
     cache_mb: int = 1024
     """Memory of each worker for activations of architectures that begin alike; 0 keeps none. It
     changes the time and nothing else."""
