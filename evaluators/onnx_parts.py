@@ -1,12 +1,12 @@
 """ONNX programs of many networks: what they share is exported once.
 
 An export takes seconds, timing its program less than one. The parts of a network (stem, layers, the
-rest) meet in one tensor only, so its program is that of its parts, one behind the other: the same
-nodes with the same constants as those of an export in one piece, under other names.
+rest) meet in one tensor only, so its program is that of its parts, one behind the other.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import pickle
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LIMIT_MB = 1024  # of the exported parts that a process keeps
 
-Export = Callable[[nn.Module, tuple[Tensor, ...], list[str], list[str]], "onnx.ModelProto"]
+Export = Callable[[nn.Module, tuple[Tensor, ...], Sequence[str], Sequence[str]], "onnx.ModelProto"]
 
 _exported: Recent[onnx.ModelProto] = Recent(LIMIT_MB * 2**20)  # each with one input and one output
 
@@ -32,23 +32,26 @@ _exported: Recent[onnx.ModelProto] = Recent(LIMIT_MB * 2**20)  # each with one i
 def export_in_parts(parts: Sequence[nn.Module], images: Tensor, export: Export) -> onnx.ModelProto:
     """Return the program of a chain of parts; those that are new are exported, together.
 
+    Input and output are called ``images`` and ``logits``.
+
     Args:
         parts: In eval mode, contiguous, on the device and of the dtype of the images.
         images: (B, C, H, W), of the batch that is exported for.
         export: Exports a module for examples of its inputs, with names of inputs and outputs.
     """
-    x, keys = images, []
+    x, keys = images.to("meta"), []  # its shapes are needed only
     programs: dict[str, onnx.ModelProto] = {}
     new: dict[str, tuple[nn.Module, Tensor]] = {}
     for part in parts:
         if isinstance(part, nn.Identity):
             continue
-        keys.append(_key(part, x))
+        example = images.new_zeros(x.shape)
+        keys.append(_key(part, example))
         if (program := _exported.get(keys[-1])) is None:
-            new[keys[-1]] = part, x.new_zeros(x.shape)
+            new[keys[-1]] = part, example
         else:
             programs[keys[-1]] = program
-        x = part(x)
+        x = copy.deepcopy(part).to("meta")(x)
     programs |= _export_together(new, export)
     return _chain([programs[key] for key in keys])
 
@@ -90,6 +93,12 @@ def _chain(programs: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     for other in others:
         joint = whole.graph.output[0].name, other.graph.input[0].name
         whole = merge_models(whole, other, [joint])
+    graph = whole.graph
+    ends = {graph.input[0].name: "images", graph.output[0].name: "logits"}
+    for node in graph.node:
+        node.input[:] = [ends.get(name, name) for name in node.input]
+        node.output[:] = [ends.get(name, name) for name in node.output]
+    graph.input[0].name, graph.output[0].name = ends.values()
     return whole
 
 

@@ -86,8 +86,9 @@ def export_onnx(
     network = deployed(network).cpu().float()
     try:
         program = to_onnx(network, torch.empty(batch or 1, *shape), any_batch=batch is None)
-        program.model.metadata_props.update(metadata or {})
-        content = program.model_proto.SerializeToString()
+        for key, value in (metadata or {}).items():
+            program.metadata_props.add(key=key, value=value)
+        content = program.SerializeToString()
         batches = (1, 3) if batch is None else (batch,)
         difference = max(_difference(network, content, count, shape) for count in batches)
     except Exception as error:  # exporter and runtime raise many kinds

@@ -2,8 +2,7 @@
 
 The first is exported for the batch that is timed, the second for any. They are different programs:
 where the number of images is not known, an operator that mixes kernels for each image must apply
-all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`, and what a
-search puts together from parts (`evaluators.onnx_parts`) is the same program.
+all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,28 +49,34 @@ def _require_packages() -> None:
         )
 
 
-def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> torch.onnx.ONNXProgram:
+def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.ModelProto:
     """Export a network for the batch of ``example`` (B, C, H, W), or for any number of images.
 
     Input and output are called ``images`` and ``logits``. ONNX knows no memory format: the program
-    is that of contiguous weights.
+    is that of contiguous weights. A network of ours, for a fixed batch, is put together from parts
+    (`export_in_parts`), of which this process may have exported some before.
 
     Args:
         model: In eval mode; its memory format is changed.
     """
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    shape = (2, *example.shape[1:]) if any_batch else example.shape  # 1 would become a constant
-    shapes = ({0: torch.export.Dim("batch", min=1)},) if any_batch else None
-    return _export(model, (example.new_zeros(shape),), ["images"], ["logits"], shapes)
+    images = example.new_zeros(example.shape)
+    if any_batch:
+        several = example.new_zeros(2, *example.shape[1:])  # 1 would become a constant
+        shapes = ({0: torch.export.Dim("batch", min=1)},)
+        return _export(model, (several,), ["images"], ["logits"], shapes)
+    if isinstance(model, Network):
+        return export_in_parts(model.parts, images, _export)
+    return _export(model, (images,), ["images"], ["logits"])
 
 
 def _export(
     model: nn.Module,
     inputs: tuple[torch.Tensor, ...],
-    input_names: list[str],
-    output_names: list[str],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
     dynamic_shapes: tuple[dict[int, torch.export.Dim], ...] | None = None,
-) -> torch.onnx.ONNXProgram:
+) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -83,16 +88,7 @@ def _export(
             verbose=False,
         )
     assert program is not None
-    return program
-
-
-def _program(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.ModelProto:
-    """What `to_onnx` exports; that of a network of ours is put together from parts."""
-    if any_batch or not isinstance(model, Network):
-        return to_onnx(model, example, any_batch).model_proto
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    images = example.new_zeros(example.shape)
-    return export_in_parts(model.parts, images, lambda *args: _export(*args).model_proto)
+    return program.model_proto
 
 
 def prepare(
@@ -120,7 +116,7 @@ def prepare(
     # Idle worker threads would go on spinning and disturb the reference network's blocks.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
-        _program(model, example, any_batch).SerializeToString(),
+        to_onnx(model, example, any_batch).SerializeToString(),
         options,
         providers=[provider],
     )

@@ -29,7 +29,7 @@ def nothing_exported(monkeypatch) -> None:
 @pytest.fixture(scope="module")
 def supernet() -> Supernet:
     seed_everything(0, 0)
-    supernet = Supernet(small_space()).eval()
+    supernet = Supernet(small_space(in_channels=3)).eval()
     randomize_norms(supernet)
     return supernet
 
@@ -51,10 +51,10 @@ def exports(monkeypatch) -> list[int]:
 def both(supernet: Supernet, architecture: Architecture, batch: int = 1) -> tuple:
     """Programs of the same network, in parts and in one piece."""
     network = deployed(supernet.extract(architecture))
-    example = torch.zeros(batch, 1, 8, 8)
+    example = torch.zeros(batch, 3, 8, 8)
     with torch.inference_mode():
-        parts = runtime._program(network, example, any_batch=False)
-        whole = runtime.to_onnx(network, example, any_batch=False).model_proto
+        parts = runtime.to_onnx(network, example, any_batch=False)
+        whole = runtime._export(network, (example,), ["images"], ["logits"])
     return parts, whole
 
 
@@ -65,7 +65,7 @@ def run(program, images: np.ndarray, optimized: str) -> np.ndarray:
     session = onnxruntime.InferenceSession(
         program.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    return session.run(["logits"], {"images": images})[0]
 
 
 def operators(program) -> list[str]:
@@ -83,7 +83,7 @@ def operators(program) -> list[str]:
 def test_it_is_the_program_of_one_export(supernet, tmp_path, architecture, batch: int) -> None:
     parts, whole = both(supernet, architecture, batch)
     assert Counter(operators(parts)) == Counter(operators(whole))
-    images = np.random.default_rng(0).normal(size=(batch, 1, 8, 8)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(batch, 3, 8, 8)).astype(np.float32)
     files = [str(tmp_path / name) for name in ("parts.onnx", "whole.onnx")]
     logits = [run(program, images, file) for program, file in zip((parts, whole), files)]
     assert np.array_equal(*logits)
@@ -94,12 +94,12 @@ def test_it_is_the_program_of_one_export(supernet, tmp_path, architecture, batch
 def test_what_was_exported_is_used_again(supernet, exports) -> None:
     network = deployed(supernet.extract(("conv3", "inv3", "sk", "conv3")))
     other = deployed(supernet.extract(("conv3", "inv3", "dw5", "skip")))
-    example = torch.zeros(1, 1, 8, 8)
+    example = torch.zeros(1, 3, 8, 8)
     with torch.inference_mode():
-        first = runtime._program(network, example, any_batch=False)
-        again = runtime._program(deployed(network), example, any_batch=False)
-        runtime._program(other, example, any_batch=False)
-        runtime._program(network, torch.zeros(2, 1, 8, 8), any_batch=False)
+        first = runtime.to_onnx(network, example, any_batch=False)
+        again = runtime.to_onnx(deployed(network), example, any_batch=False)
+        runtime.to_onnx(other, example, any_batch=False)
+        runtime.to_onnx(network, torch.zeros(2, 3, 8, 8), any_batch=False)
     assert exports == [6, 1, 6]  # stem, four layers, the rest; one layer; another batch
     assert first == again
 
@@ -107,24 +107,24 @@ def test_what_was_exported_is_used_again(supernet, exports) -> None:
 @torch.no_grad()
 def test_other_weights_are_another_part(supernet, exports) -> None:
     network = deployed(supernet.extract(("conv3",) * 4))
-    example = torch.zeros(1, 1, 8, 8)
-    runtime._program(network, example, any_batch=False)
+    example = torch.zeros(1, 3, 8, 8)
+    runtime.to_onnx(network, example, any_batch=False)
     network.blocks[1].expand[0].weight[0, 0] += 1e-3
-    program = runtime._program(network, example, any_batch=False)
+    program = runtime.to_onnx(network, example, any_batch=False)
     assert exports == [6, 1]
-    assert program == runtime._program(network, example, any_batch=False)
+    assert program == runtime.to_onnx(network, example, any_batch=False)
 
 
 def test_a_part_that_cannot_be_pickled_is_exported_each_time(supernet, exports) -> None:
     network = deployed(supernet.extract(("conv3",) * 4))
     network.blocks[2].drop_path.note = lambda: None
     for _ in range(2):
-        runtime._program(network, torch.zeros(1, 1, 8, 8), any_batch=False)
+        runtime.to_onnx(network, torch.zeros(1, 3, 8, 8), any_batch=False)
     assert exports == [6, 1]
 
 
 def test_other_networks_are_exported_in_one_piece(supernet, exports) -> None:
-    example = torch.zeros(1, 1, 8, 8)
-    runtime._program(nn.Sequential(nn.Conv2d(1, 4, 3)).eval(), example, any_batch=False)
-    runtime._program(deployed(supernet.extract(("conv3",) * 4)), example, any_batch=True)
+    example = torch.zeros(1, 3, 8, 8)
+    runtime.to_onnx(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), example, any_batch=False)
+    runtime.to_onnx(deployed(supernet.extract(("conv3",) * 4)), example, any_batch=True)
     assert exports == [1, 1]
