@@ -29,17 +29,21 @@ console = Console(width=100)
 RUNTIMES = ("eager", "onnxruntime")
 
 
-def measure(preset: str, networks: int) -> dict[str, list[float]]:
-    """Return milliseconds by runtime, in the order of the architectures; ``eager again`` too."""
-    config = evolute.load_config(preset)
-    space = evolute.SearchSpace(config.space)
-    shape = (space.in_channels, space.input_size, space.input_size)
+def draw(space: evolute.SearchSpace, count: int) -> list[evolute.Architecture]:
+    """Return different random architectures, the same ones each time."""
     rng = np.random.default_rng(0)
-    drawn = {space.sample(rng): None for _ in range(3 * networks)}
+    return list({space.sample(rng): None for _ in range(3 * count)})[:count]
+
+
+def measure(
+    config: evolute.Config, space: evolute.SearchSpace, architectures: list[evolute.Architecture]
+) -> dict[str, list[float]]:
+    """Return milliseconds by runtime, in the order of the architectures; ``eager again`` too."""
+    shape = (space.in_channels, space.input_size, space.input_size)
     times: dict[str, list[float]] = {name: [] for name in (*RUNTIMES, f"{RUNTIMES[0]} again")}
     settings = dataclasses.replace(config.latency, max_spread=1.0)
     unit = None
-    for number, architecture in enumerate(list(drawn)[:networks], start=1):
+    for number, architecture in enumerate(architectures, start=1):
         torch.manual_seed(0)
         network = evolute.build_network(space, architecture)
         for name, values in times.items():
@@ -47,7 +51,8 @@ def measure(preset: str, networks: int) -> dict[str, list[float]]:
             latency = evolute.measure_latency(network, shape, chosen, reference_ms=unit)
             unit = unit or latency.reference_ms
             values.append(latency.median_ms)
-        console.print(f"{number}/{networks}: {' '.join(architecture)}", highlight=False)
+        name = " ".join(architecture)
+        console.print(f"{number}/{len(architectures)}: {name}", highlight=False)
     return times
 
 
@@ -67,7 +72,10 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path("docs/results/runtimes.json"))
     arguments = parser.parse_args()
-    times = measure(arguments.preset, arguments.networks)
+    config = evolute.load_config(arguments.preset)
+    space = evolute.SearchSpace(config.space)
+    architectures = draw(space, arguments.networks)
+    times = measure(config, space, architectures)
     base = times[RUNTIMES[0]]
     table = Table(title=f"{arguments.networks} architectures of {arguments.preset}")
     for column in ("runtime", "median ms", "median ratio", "range of ratios", "tau (95 %)"):
@@ -89,6 +97,7 @@ def main() -> None:
         "preset": arguments.preset,
         "device": evolute.fingerprint((3, 32, 32), evolute.LatencySettings())["device"],
         "torch": torch.__version__,
+        "architectures": ["/".join(architecture) for architecture in architectures],
         "milliseconds": times,
         "tau": taus,
     }

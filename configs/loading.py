@@ -207,8 +207,12 @@ def _line_of(path: Path, keys: typing.Sequence[Any]) -> int | None:
             if entry is None:
                 break
             line, node = entry[0].start_mark.line + 1, entry[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
+        elif (
+            isinstance(node, yaml.SequenceNode)
+            and str(key).isdecimal()
+            and int(key) < len(node.value)
+        ):
+            node = node.value[int(key)]
             line = node.start_mark.line + 1
         else:
             break

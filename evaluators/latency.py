@@ -24,6 +24,7 @@ from configs.latency import LatencySettings
 from evaluators.device_lock import exclusive_device, shared_device
 from evaluators.fingerprint import Fingerprint, fingerprint, fingerprint_key
 from evaluators.reference import REFERENCE_SHAPE, reference_network
+from evaluators.runtime import Program
 from evaluators.runtimes import RUNTIMES, prepare
 from evaluators.stopwatch import Stopwatch, event_stopwatch, wall_stopwatch
 from evaluators.threads import torch_threads
@@ -102,14 +103,42 @@ def measure_latency(
         TooNoisy: The first attempt and all ``settings.retries`` were discarded.
         UserError: The runtime does not exist, or a package or compiler that it needs is missing.
     """
-    settings, device = settings or LatencySettings(), torch.device(device)
+    chosen = settings or LatencySettings()
+    return measure_program(
+        lambda example: prepare(model, example, chosen),
+        image_shape,
+        chosen,
+        device=device,
+        reference_ms=reference_ms,
+    )
+
+
+def measure_program(
+    make: Callable[[torch.Tensor], Program],
+    image_shape: Sequence[int],
+    settings: LatencySettings,
+    *,
+    device: str | torch.device = "cpu",
+    reference_ms: float | None = None,
+) -> Latency:
+    """Measure a program as `measure_latency` does, such as one that comes from a file.
+
+    Args:
+        make: Called once with the example that the program will run on: (B, C, H, W) of the
+            settings' dtype, on the device. ``settings.runtime`` says what runs it.
+
+    Raises:
+        TooNoisy: As for `measure_latency`.
+        UserError: Likewise.
+    """
+    device = torch.device(device)
     eager = _reference_settings(settings)
     network_fingerprint = fingerprint(image_shape, settings, device)
     unit = fingerprint_key(fingerprint(REFERENCE_SHAPE[1:], eager, device))
     example = _example((settings.batch, *image_shape), device, settings.dtype)
     with torch_threads(settings.threads), torch.inference_mode():
         with shared_device(device):
-            program = prepare(model, example, settings)
+            program = make(example)
             image = _example(REFERENCE_SHAPE, device, settings.dtype)
             reference = prepare(reference_network(), image, eager)
         enqueues = device.type == "cuda" and not RUNTIMES[settings.runtime].synchronous

@@ -57,8 +57,8 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
     from experiments.settings import load_config
-    from experiments.train import train_supernet
-    from experiments.workspace import Workspace, open_tracker, open_workspace
+    from experiments.train import prepare_training
+    from experiments.workspace import open_tracker, open_workspace
     from supernet.distributed import (
         is_main_process,
         join_distributed_run,
@@ -67,14 +67,15 @@ def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None)
 
     settings = load_config(config, set_ or ())
     join_distributed_run()
+    workspace = open_workspace(settings, out)
+    prepared = prepare_training(settings, workspace)  # what is refused leaves everything as it was
     if is_main_process():
-        workspace = open_workspace(settings, out)
         workspace.keep(settings)
         with open_tracker(settings, workspace) as tracker:
-            train_supernet(settings, workspace, tracker)
+            prepared.run(tracker)
         _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
     else:
-        train_supernet(settings, Workspace(out or Path("runs") / settings.name), None)
+        prepared.run()
     leave_distributed_run()
 
 

@@ -5,6 +5,7 @@ A form is a way in which it can be run: ``eager``, or an exported file by its na
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -20,12 +21,15 @@ from torch import nn
 from configs.atomic import write_atomically
 from configs.errors import TooNoisy, UserError
 from configs.latency import LatencySettings
-from evaluators import Latency, deployed, measure_latency
-from evaluators.runtimes.onnxruntime import to_onnx
+from evaluators import Latency, deployed
+from evaluators.latency import measure_program
+from evaluators.runtime import Program, prepare
+from evaluators.runtimes.onnxruntime import open_program, to_onnx
 from experiments.console import console
 from experiments.data.preprocessing import Preprocessing
 
-TOLERANCE = 1e-3  # largest difference of logits, relative to the largest logit
+# Largest difference of logits, relative to the largest logit.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2}
 METADATA = "pretrained_cfg"  # the key in the files of weights and programs, a JSON object
 PROGRAMS = {"model.onnx": "onnxruntime", "model-dynamic.onnx": "onnxruntime_dynamic"}
 
@@ -67,17 +71,19 @@ def export_onnx(
     path: Path,
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Export:
-    """Write an ONNX program in float32 and compare ONNX Runtime with PyTorch.
+    """Write an ONNX program and compare ONNX Runtime with PyTorch in float32.
 
     Nothing is written when the optional packages are missing or the outputs differ by more than
-    1e-3 of the largest logit; the message says so.
+    `TOLERANCE`; the message says so.
 
     Args:
         network: Not changed; training forms are fused in a copy.
         shape: (C, H, W) of an image.
         batch: Images of a forward pass; None exports for any number, and compares one and three.
         metadata: Kept in the file.
+        dtype: Of weights, images and logits: float32 or float16.
     """
     missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
     if missing:
@@ -85,16 +91,19 @@ def export_onnx(
         return Export(None, message=f'no ONNX: {names} missing; pip install "evolute[export]"')
     network = deployed(network).cpu().float()
     try:
-        program = to_onnx(network, torch.empty(batch or 1, *shape), any_batch=batch is None)
+        example = torch.empty(batch or 1, *shape, dtype=dtype)
+        typed = copy.deepcopy(network).to(dtype)
+        program = to_onnx(typed, example, any_batch=batch is None)
         for key, value in (metadata or {}).items():
             program.metadata_props.add(key=key, value=value)
         content = program.SerializeToString()
         batches = (1, 3) if batch is None else (batch,)
-        difference = max(_difference(network, content, count, shape) for count in batches)
+        examples = [torch.empty(count, *shape, dtype=dtype) for count in batches]
+        difference = max(_difference(network, content, example) for example in examples)
     except Exception as error:  # exporter and runtime raise many kinds
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         return Export(None, message=f"no {path.name}: {reason}")
-    if difference > TOLERANCE:
+    if difference > TOLERANCE[dtype]:
         reason = f"outputs differ by {difference:.2g} of the largest logit"
         return Export(None, difference, f"no {path.name}: {reason}")
     write_atomically(path, content)
@@ -102,14 +111,13 @@ def export_onnx(
 
 
 @torch.no_grad()
-def _difference(
-    network: nn.Module, program: bytes, batch: int, shape: tuple[int, int, int]
-) -> float:
+def _difference(network: nn.Module, program: bytes, example: torch.Tensor) -> float:
+    """Compare on images of the example's shape and dtype; the network is in float32."""
     import onnxruntime
 
-    images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
+    (logits,) = session.run(None, {"images": images.to(example.dtype).numpy()})
     expected = network(images).numpy()
     if logits.shape != expected.shape:
         raise ValueError(f"the output has shape {logits.shape} instead of {expected.shape}")
@@ -125,7 +133,8 @@ def export_programs(
 ) -> dict[str, LatencySettings]:
     """Write ``model.onnx`` for the batch of ``latency``, and ``model-dynamic.onnx`` for any.
 
-    What can't be written is said, and no older file of that name is left.
+    The program of the runtime that was searched in has the dtype that was searched in, any other
+    is in float32. What can't be written is said, and no older file of that name is left.
 
     Returns:
         The forms that there are now, with the settings under which each is timed as it is run.
@@ -133,12 +142,13 @@ def export_programs(
     forms = {"eager": dataclasses.replace(latency, runtime="eager")}
     for file, runtime in PROGRAMS.items():
         batch = latency.batch if runtime == "onnxruntime" else None
-        export = export_onnx(network, shape, folder / file, batch, metadata)
+        dtype = latency.dtype if runtime == latency.runtime else "float32"
+        export = export_onnx(network, shape, folder / file, batch, metadata, getattr(torch, dtype))
         if export.path is None:
             (folder / file).unlink(missing_ok=True)
             console.print(f"[yellow]{export.message}[/]")
         else:
-            forms[file] = dataclasses.replace(latency, runtime=runtime, dtype="float32")
+            forms[file] = dataclasses.replace(latency, runtime=runtime, dtype=dtype)
     return forms
 
 
@@ -146,22 +156,34 @@ def measure_forms(
     network: nn.Module,
     shape: tuple[int, int, int],
     forms: Mapping[str, LatencySettings],
+    folder: Path,
     device: torch.device,
     reference_ms: float | None = None,
 ) -> dict[str, Latency]:
     """Time a network in several forms; one that can't be timed here is said and left out.
 
     Args:
+        forms: With their settings; forms of equal settings are timed once.
+        folder: Where the exported files are: each of them is timed as it was written.
         reference_ms: The unit of latency of a study, for values that compare with its own.
     """
     times: dict[str, Latency] = {}
     for form, settings in forms.items():
         equal = next((known for known in times if forms[known] == settings), None)
+        if equal is not None:
+            times[form] = times[equal]
+            continue
+
+        def make(
+            example: torch.Tensor, form: str = form, settings: LatencySettings = settings
+        ) -> Program:
+            if form in PROGRAMS:
+                return open_program((folder / form).read_bytes(), example, settings)
+            return prepare(network, example, settings)
+
         try:
-            times[form] = (
-                measure_latency(network, shape, settings, device=device, reference_ms=reference_ms)
-                if equal is None
-                else times[equal]
+            times[form] = measure_program(
+                make, shape, settings, device=device, reference_ms=reference_ms
             )
         except (TooNoisy, UserError) as error:
             console.print(f"[yellow]Latency of {form} not measured: {error}[/]")

@@ -59,11 +59,13 @@ class Task:
     config: Config
     workspace: Workspace
     space: SearchSpace
+    name: str
     architecture: Architecture
     folder: Path
     splits: Splits
     expected: dict[str, Any]  # what the weights expect of images; see `pretrained_cfg`
-    tracker: Tracker | None
+    conditions: str  # a hash of what two networks must have in common to be compared
+    tracker: Tracker | None = None
 
     def run_of(self, seed: int, params: dict[str, Any] | None = None) -> Run | None:
         """Begin or continue the MLflow run of a seed."""
@@ -94,9 +96,20 @@ def retrain_architecture(
         UserError: The architecture is not in the space, the data can't be read, the runtime of
             ``latency`` can't be had, or the supernet to inherit from is another or none.
     """
+    return run_retraining(prepare_retraining(config, workspace, architecture, name), tracker)
+
+
+def prepare_retraining(
+    config: Config, workspace: Workspace, architecture: Architecture, name: str
+) -> Task:
+    """Return a training that nothing was found to stand in the way of; no result is written.
+
+    Raises:
+        UserError: As for `retrain_architecture`.
+    """
     space = SearchSpace(config.space, config.plugins)
     space.validate(architecture)
-    latency_fingerprint(config)  # a runtime that is missing is refused before anything is trained
+    check_recipe(config)
     if config.retrain.inherit:
         _check_supernet(config, workspace)
     device = resolve_device(config.device)
@@ -112,24 +125,46 @@ def retrain_architecture(
     conditions = _conditions(config, workspace, splits.sizes, expected)
     identity = _identity(conditions, config.seed, space, architecture)
     folder = workspace.retrained / f"{name}-{identity}"
-    save_architecture(folder / "architecture.yaml", space, architecture, expected)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(_used(config), sort_keys=False))
-    task = Task(config, workspace, space, architecture, folder, splits, expected, tracker)
+    return Task(
+        config, workspace, space, name, tuple(architecture), folder, splits, expected, conditions
+    )
+
+
+def check_recipe(config: Config) -> None:
+    """Refuse a recipe that would fail once a network is to be trained, or timed.
+
+    Raises:
+        UserError: There is no such optimizer, it can't take the recipe, or the runtime of
+            ``latency`` can't be had.
+    """
+    space = SearchSpace(config.space, config.plugins)
+    latency_fingerprint(config)
+    network_trainer(build_network(space, all_convolution(space)), config.retrain, 1, config.seed)
+
+
+def run_retraining(task: Task, tracker: Tracker | None = None) -> Retrained:
+    """Train what `prepare_retraining` prepared; see `retrain_architecture`."""
+    task, config = dataclasses.replace(task, tracker=tracker), task.config
+    save_architecture(
+        task.folder / "architecture.yaml", task.space, task.architecture, task.expected
+    )
+    used = yaml.safe_dump(_used(config), sort_keys=False)
+    write_atomically(task.folder / "config.yaml", used)
     seeds = range(config.seed, config.seed + config.retrain.seeds)
     runs = {seed: _train_seed(task, seed) for seed in seeds}
     best = max(seeds, key=lambda seed: runs[seed]["validation_accuracy"])
     searched, forms = _ship(task, best)
     retrained = Retrained(
-        name=name,
-        folder=folder,
-        architecture=tuple(architecture),
+        name=task.name,
+        folder=task.folder,
+        architecture=task.architecture,
         metrics={**runs[best], **searched},
         seeds=list(seeds),
         test_accuracies=[runs[seed]["accuracy"] for seed in seeds],
         latencies=forms,
-        class_names=list(map(str, splits.class_names)),
-        conditions=conditions,
-        plain=is_plain(space, architecture),
+        class_names=list(map(str, task.splits.class_names)),
+        conditions=task.conditions,
+        plain=is_plain(task.space, task.architecture),
         inherited=config.retrain.inherit,
     )
     retrained.write()
@@ -315,7 +350,8 @@ def _ship(task: Task, seed: int) -> tuple[dict[str, float], dict[str, float]]:
         load_weights(folder / WEIGHTS, network)
         forms = export_programs(network, shape, folder, latency, as_metadata(task.expected))
     unit = unit_of(task.config, task.workspace)  # so that it compares with the search's latencies
-    times = measure_forms(network.to(device), shape, {SEARCHED: latency, **forms}, device, unit)
+    forms[SEARCHED] = latency  # the last: where it is one of the files, that file is timed
+    times = measure_forms(network.to(device), shape, forms, folder, device, unit)
     write_atomically(
         fingerprints, json.dumps({form: t.fingerprint for form, t in times.items()}, indent=1)
     )
@@ -365,10 +401,11 @@ def retrain_from_files(
     # The configuration of a search stays what it was; the recipe is kept beside the network.
     known = Workspace(out).config.exists()
     workspace = Workspace(out) if known else open_workspace(settings, out)
+    task = prepare_retraining(settings, workspace, choices, name)
     if not known:
         workspace.keep(settings)
     with open_tracker(settings, workspace) as tracker:
-        retrained = retrain_architecture(settings, workspace, choices, name, tracker)
+        retrained = run_retraining(task, tracker)
         register(settings, retrained, tracker)
     conclude([retrained])
 

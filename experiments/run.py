@@ -7,11 +7,17 @@ from pathlib import Path
 from configs import Config
 from experiments.console import console
 from experiments.reporting.front import pick
-from experiments.retrain import all_convolution, conclude, register, retrain_architecture
+from experiments.retrain import (
+    all_convolution,
+    check_recipe,
+    conclude,
+    register,
+    retrain_architecture,
+)
 from experiments.retrained import Retrained
 from experiments.search import search_architectures
 from experiments.studies import check_study
-from experiments.train import train_supernet
+from experiments.train import prepare_training
 from experiments.workspace import open_tracker, open_workspace
 from search_space import SearchSpace
 
@@ -28,9 +34,11 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
     """
     workspace = open_workspace(config, out)
     check_study(config, workspace)
+    check_recipe(config)  # what is refused leaves everything as it was
+    training = prepare_training(config, workspace)
     workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
-        train_supernet(config, workspace, tracker)
+        training.run(tracker)
         result = search_architectures(config, workspace, tracker)
         space = SearchSpace(config.space, config.plugins)
         best = pick(result.front, "best").architecture

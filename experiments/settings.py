@@ -67,8 +67,13 @@ def goal_of(config: Config) -> Goal:
 
 @contextlib.contextmanager
 def _placed(path: Path, key: str, prefix: str = "") -> Iterator[None]:
-    """Put the file and the line of a key in front of what is refused."""
+    """Put the file and the line in front of what is refused: of a key, or of one below it.
+
+    The latter where the message begins with it.
+    """
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place_of(path, key.split('.'))}{prefix}{error}") from None
+        named = str(error).partition(":")[0]
+        where = place_of(path, (named if named.startswith(f"{key}.") else key).split("."))
+        raise UserError(f"{where}{prefix}{error}") from None

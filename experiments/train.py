@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from experiments.devices import hold_in_step, resolve_device
 from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
 from search_space import SearchSpace
-from supernet import Supernet, fit, load_weights, save_weights, seed_everything
+from supernet import Supernet, Trainer, fit, load_weights, save_weights, seed_everything
 from supernet.distributed import is_main_process, join_distributed_run
 
 if TYPE_CHECKING:
@@ -40,11 +41,22 @@ def train_supernet(
         UserError: The data or a checkpoint is unusable.
         KeyboardInterrupt: Asked to stop; the same call continues.
     """
+    return prepare_training(config, workspace).run(tracker)
+
+
+def prepare_training(config: Config, workspace: Workspace) -> PreparedTraining:
+    """Return a training that nothing was found to stand in the way of; no result is written.
+
+    Raises:
+        UserError: The data is unusable, or the recipe is not possible.
+    """
     if workspace.weights.exists():
-        return load_supernet(config, workspace)
+        return PreparedTraining(config, workspace, None)
     rank, world_size = join_distributed_run()
     device = resolve_device(config.device)
     with hold_in_step(device):
+        supernet = new_supernet(config).to(device)
+        supernet_trainer(supernet, config.train, 1, config.seed)  # before statistics are kept
         splits = load_splits(
             config,
             device,
@@ -52,40 +64,61 @@ def train_supernet(
             world_size=world_size,
             statistics=workspace.statistics,
         )
-        supernet = new_supernet(config).to(device)
     trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
-    hold = partial(hold_in_step, device)
-    if not is_main_process():
-        fit(trainer, splits.train, workspace.checkpoint, during=hold)
-        return supernet.eval()
-    workspace.keep(config)
-    console.print(f"Data: {describe(splits, config)}", highlight=False)
-    run = tracker.child("supernet", "supernet") if tracker else None
-    history = TrainingHistory(workspace.history)
-    probe_every = max(config.train.epochs // PROBED, 1)
+    return PreparedTraining(config, workspace, (splits, trainer))
 
-    def on_epoch(epoch: int, loss: float) -> None:
-        values = {"loss": loss}
-        if epoch % probe_every == 0 or epoch == config.train.epochs:
-            values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
-        history.add(epoch, values)
+
+@dataclass(frozen=True)
+class PreparedTraining:
+    """A training that may begin or go on; see `prepare_training`.
+
+    Attributes:
+        parts: Images, and the trainer of the supernet; None of a supernet that is trained already.
+    """
+
+    config: Config
+    workspace: Workspace
+    parts: tuple[Splits, Trainer] | None
+
+    def run(self, tracker: Tracker | None = None) -> Supernet:
+        """Train to the end of the recipe; see `train_supernet`."""
+        config, workspace = self.config, self.workspace
+        if self.parts is None:
+            return load_supernet(config, workspace)
+        splits, trainer = self.parts
+        supernet = cast(Supernet, trainer.model)
+        hold = partial(hold_in_step, trainer.device)
+        if not is_main_process():
+            fit(trainer, splits.train, workspace.checkpoint, during=hold)
+            return supernet.eval()
+        workspace.keep(config)
+        console.print(f"Data: {describe(splits, config)}", highlight=False)
+        run = tracker.child("supernet", "supernet") if tracker else None
+        history = TrainingHistory(workspace.history)
+        probe_every = max(config.train.epochs // PROBED, 1)
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            values = {"loss": loss}
+            if epoch % probe_every == 0 or epoch == config.train.epochs:
+                values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
+            history.add(epoch, values)
+            if run is not None:
+                run.metrics(values, step=epoch)
+
+        with step_progress("Supernet", trainer.total_steps) as advance:
+            fit(
+                trainer,
+                splits.train,
+                workspace.checkpoint,
+                lambda step, loss: advance(step, f"loss {loss:.3f}"),
+                on_epoch,
+                hold,
+            )
+        save_weights(workspace.weights, supernet)
         if run is not None:
-            run.metrics(values, step=epoch)
-
-    with step_progress("Supernet", trainer.total_steps) as advance:
-        fit(
-            trainer,
-            splits.train,
-            workspace.checkpoint,
-            lambda step, loss: advance(step, f"loss {loss:.3f}"),
-            on_epoch,
-            hold,
-        )
-    save_weights(workspace.weights, supernet)
-    if run is not None:
-        run.artifact(history.plot())
-        run.finish()
-    return supernet.eval()
+            run.artifact(history.plot())
+            run.finish()
+        return supernet.eval()
 
 
 def new_supernet(config: Config) -> Supernet:

@@ -94,17 +94,24 @@ def _export(
 def prepare(
     model: nn.Module, example: torch.Tensor, settings: LatencySettings, any_batch: bool
 ) -> Program:
-    """Return an ONNX Runtime session with input and output bound on the device.
+    """Export a network and return it as `open_program` does; see there for the errors."""
+    _check_dtype(example.dtype)  # before the export, which takes seconds
+    content = to_onnx(model, example, any_batch).SerializeToString()
+    return open_program(content, example, settings)
+
+
+def open_program(content: bytes, example: torch.Tensor, settings: LatencySettings) -> Program:
+    """Return an ONNX Runtime session with input and output bound on the example's device.
+
+    Args:
+        content: An ONNX file with one input, such as `to_onnx` makes.
 
     Raises:
         UserError: A package is missing, or the runtime takes neither the dtype nor the device.
     """
-    _require_packages()
+    _check_dtype(example.dtype)
     import onnxruntime
 
-    if example.dtype not in (torch.float32, torch.float16):
-        name = str(example.dtype).removeprefix("torch.")
-        raise UserError(f"dtype: {name} cannot be fed to onnxruntime; use float32 or float16")
     provider = "CUDAExecutionProvider" if example.device.type == "cuda" else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
@@ -115,11 +122,7 @@ def prepare(
     options.log_severity_level = 3  # errors only
     # Idle worker threads would go on spinning and disturb the reference network's blocks.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        to_onnx(model, example, any_batch).SerializeToString(),
-        options,
-        providers=[provider],
-    )
+    session = onnxruntime.InferenceSession(content, options, providers=[provider])
     # Input and output stay on the device: copying them is not the network's time.
     binding = session.io_binding()
     index = example.device.index or 0
@@ -130,6 +133,13 @@ def prepare(
     for output in session.get_outputs():
         binding.bind_output(output.name, example.device.type, index)
     return lambda: session.run_with_iobinding(binding)
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    _require_packages()
+    if dtype not in (torch.float32, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        raise UserError(f"dtype: {name} cannot be fed to onnxruntime; use float32 or float16")
 
 
 @contextlib.contextmanager

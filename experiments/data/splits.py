@@ -104,7 +104,7 @@ def load_splits(
             f"batch_size: {batch} is not possible; there are {len(train)} training images"
             + processes
         )
-    rng = np.random.default_rng((config.seed, 1))
+    rng = np.random.default_rng((data.split_seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     tested = open_test() if test else None
     first, second = halve(validation, images.labels, data.split_seed)

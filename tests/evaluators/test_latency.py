@@ -107,9 +107,7 @@ def scattering(spread: float, seed: int = 0) -> Machine:
 
 def test_a_measurement_ends_when_it_is_precise() -> None:
     calls = {
-        (spread, precision): len(
-            measure(scattering(spread), 2.0, precision=precision).corrected_ms
-        )
+        (spread, precision): len(measure(scattering(spread), 2.0, precision=precision).corrected_ms)
         for spread in (0.001, 0.03)
         for precision in (0.0, 0.001, 0.01)
     }

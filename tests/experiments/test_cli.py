@@ -156,6 +156,27 @@ def test_what_can_be_corrected_is_one_message(
 
 
 @pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("train", ["data.name=gone", "space.num_classes=7", "train.optimizer=sdg"]),
+        ("run", ["data={name: images, root: gone}", "train.batch_size=10000"]),
+        ("run", ["train.optimizer=sdg", "retrain.optimizer=sdg"]),
+        ("retrain", ["data={name: images, root: gone}", "retrain.batch_size=10000"]),
+        ("retrain", ["retrain.optimizer=sdg", "latency.runtime=gone"]),
+    ],
+)
+def test_what_is_refused_leaves_the_folder_as_it_was(
+    folder, monkeypatch, capsys, command: str, overrides: list[str]
+) -> None:
+    for override in overrides:
+        arguments = [command, "tiny.yaml", "--set", override, "--out", "new"]
+        if command == "retrain":
+            arguments += ["--architecture", "evolute_rednet26"]
+        refusal(monkeypatch, capsys, *arguments)
+        assert os.listdir(folder) == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
     "arguments", [["--debug", "train", "gone.yaml"], ["train", "gone.yaml", "--debug"]]
 )
 def test_the_trace_is_shown_when_asked_for(monkeypatch, capsys, arguments: list[str]) -> None:

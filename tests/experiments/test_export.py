@@ -74,7 +74,8 @@ def test_model_has_the_batch_that_was_searched_for_and_the_other_any(network, tm
 def test_every_form_is_timed_as_it_is_run(network, tmp_path) -> None:
     settings = LatencySettings(batch=2, repeats=6, max_spread=10, dtype="bfloat16")
     forms = export_programs(network, SHAPE, tmp_path, settings, {})
-    times = measure_forms(network, SHAPE, {"searched": settings, **forms}, torch.device("cpu"))
+    forms["searched"] = settings
+    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
     assert times["searched"] is times["eager"]  # once is enough
     marks = {form: (t.fingerprint["runtime"], t.fingerprint["dtype"]) for form, t in times.items()}
     assert marks == {
@@ -84,6 +85,39 @@ def test_every_form_is_timed_as_it_is_run(network, tmp_path) -> None:
         "model-dynamic.onnx": ("onnxruntime_dynamic", "float32"),
     }
     assert {t.fingerprint["batch"] for t in times.values()} == {2}
+
+
+def test_the_file_is_timed_and_nothing_is_exported_again(network, tmp_path, monkeypatch) -> None:
+    settings = LatencySettings(runtime="onnxruntime", batch=2, repeats=6, max_spread=10)
+    forms = export_programs(network, SHAPE, tmp_path, settings, {})
+    opened = []
+    session = onnxruntime.InferenceSession
+
+    def recorded(program: bytes, *arguments, **options):
+        opened.append(program)
+        return session(program, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    monkeypatch.setattr(torch.onnx, "export", None)
+    forms["searched"] = settings
+    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
+    assert times["searched"] is times["model.onnx"]
+    files = [(tmp_path / file).read_bytes() for file in ("model.onnx", "model-dynamic.onnx")]
+    assert opened == files
+
+
+def test_the_program_has_the_dtype_that_was_searched(network, tmp_path) -> None:
+    settings = LatencySettings(
+        runtime="onnxruntime", dtype="float16", batch=2, repeats=6, max_spread=10
+    )
+    forms = export_programs(network, SHAPE, tmp_path, settings, {})
+    assert forms["model.onnx"] == settings
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [value.type for value in session.get_inputs()] == ["tensor(float16)"]
+    other = onnxruntime.InferenceSession(tmp_path / "model-dynamic.onnx")
+    assert [value.type for value in other.get_inputs()] == ["tensor(float)"]
+    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
+    assert times["model.onnx"].fingerprint["dtype"] == "float16"
 
 
 class Unfit(nn.Module):

@@ -31,7 +31,7 @@ search:
         ("  trials: 9", "  objectives: {acuracy: maximize}",
          [":10:", "search.objectives.acuracy", "did you mean 'accuracy'"]),
         ("  trials: 9", "  objectives: {accuracy: minimize}",
-         [":9:", "search.objectives.accuracy", "'minimize'", "use 'maximize'"]),
+         [":10:", "search.objectives.accuracy", "'minimize'", "use 'maximize'"]),
         ("  trials: 9", "  objectives: {params: maximize}", ["search.objectives.params", "lower"]),
         ("  trials: 9", "  constraints: {accuracy: 90}", ["search.constraints", "upper bound"]),
         ("  trials: 9", "  constraints: {latency_ms: -1}",
@@ -44,11 +44,11 @@ search:
         ("search:\n  trials: 9", "data: {name: digit}",
          [":9:", "data.name", "'digit'", "did you mean 'digits'"]),
         ("{width: 16, depth: 2}", "{width: 16, depth: 2, block: bottelneck}",
-         ["space.stages.0.block", "'bottelneck'", "did you mean 'bottleneck'"]),
+         [":7:", "space.stages.0.block", "'bottelneck'", "did you mean 'bottleneck'"]),
         ("{operator: convolution}", "{operator: convolutoin}",
-         ["'convolutoin'", "did you mean 'convolution'"]),
+         [":4:", "'convolutoin'", "did you mean 'convolution'"]),
         ("{operator: convolution}", "{operator: convolution, kernel: 3}",
-         ["'kernel'", "did you mean 'kernel_size'"]),
+         [":4:", "'kernel'", "did you mean 'kernel_size'"]),
     ],
 )  # fmt: skip
 def test_a_name_that_does_not_exist_is_refused(

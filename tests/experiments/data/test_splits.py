@@ -123,7 +123,7 @@ def test_all_seeds_share_every_split(tmp_path) -> None:
 
     def held_out(**settings: Any) -> list[list[int]]:
         splits = load_splits(config_for(root, limit=60, **settings), "cpu", test=True)
-        parts = (splits.train.epoch(0), splits.validation, splits.test)
+        parts = (splits.train.epoch(0), splits.validation, splits.test, splits.calibration)
         return [sorted(numbers(part, splits)) for part in parts]
 
     assert held_out(seed=0) == held_out(seed=1)
