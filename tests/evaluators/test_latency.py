@@ -129,7 +129,8 @@ def test_the_median_is_as_precise_as_was_asked_for() -> None:
         return statistics.median(measured.corrected_ms), len(measured.corrected_ms)
 
     medians, counts = zip(*map(median, range(200)))
-    assert 0.007 < statistics.stdev(medians) / 2.0 < 0.014
+    # a little more than 1 %: it ends where the estimate of its error happens to be small
+    assert 0.007 < statistics.stdev(medians) / 2.0 < 0.016
     assert 12 * 4 < statistics.mean(counts) < 60 * 4
 
 

@@ -80,15 +80,17 @@ def operators(program) -> list[str]:
         (("dyn3", "skip", "conv3", "skip"), 1),
     ],
 )
-def test_it_is_the_program_of_one_export(supernet, tmp_path, architecture, batch: int) -> None:
+def test_it_computes_the_same_as_one_export(supernet, tmp_path, architecture, batch: int) -> None:
+    """Bit for bit, with no operator more: where parts meet, one export may change strides."""
     parts, whole = both(supernet, architecture, batch)
-    assert Counter(operators(parts)) == Counter(operators(whole))
+    assert Counter(operators(parts)) <= Counter(operators(whole))
     images = np.random.default_rng(0).normal(size=(batch, 3, 8, 8)).astype(np.float32)
     files = [str(tmp_path / name) for name in ("parts.onnx", "whole.onnx")]
     logits = [run(program, images, file) for program, file in zip((parts, whole), files)]
     assert np.array_equal(*logits)
-    executed = [operators(onnx.load(file)) for file in files]  # what ONNX Runtime makes of them
-    assert executed[0] == executed[1]
+    executed = [Counter(operators(onnx.load(file))) for file in files]  # by ONNX Runtime
+    assert executed[0] <= executed[1]
+    assert executed[1] - executed[0] in (Counter(), Counter(["Reshape", "Gather"]))
 
 
 def test_what_was_exported_is_used_again(supernet, exports) -> None:
