@@ -53,7 +53,7 @@ from experiments.settings import goal_of
 from experiments.tracking.tracker import Tracker
 from experiments.train import train_supernet
 from experiments.workspace import Workspace, open_workspace
-from search import SearchProgress, TrialRecord, run_search
+from search import Goal, SearchProgress, TrialRecord, run_search
 from search.proposals import Proposer
 from search.space_profile import uniform_architectures
 from search.study import parameters_of
@@ -259,11 +259,13 @@ def visits(config: Config, workspace: Workspace, trials: int) -> Iterator[Visit]
 
 
 def search_evaluation(config: Config, trials: int) -> None:
-    goal = goal_of(config)
     with tempfile.TemporaryDirectory() as folder:
         workspace = open_workspace(config, Path(folder) / "run")
         train_supernet(config, workspace)
-        seen = list(visits(config, workspace, trials))
+        show(list(visits(config, workspace, trials)), goal_of(config))
+
+
+def show(seen: list[Visit], goal: Goal) -> None:
     table = Table(title=f"4. {len(seen)} architectures of a search", title_justify="left")
     for column in ("", "in full", "as a search does", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
