@@ -1,11 +1,17 @@
 """Where the time of the pipeline goes, on the `cifar10_cpu` space.
 
-    python benchmarks/pipeline.py            # about five minutes on two cores
-    python benchmarks/pipeline.py --quick    # a smoke test
+    python benchmarks/pipeline.py --data cifar10               # half an hour on two cores
+    python benchmarks/pipeline.py --data cifar10 --sections 4  # the search alone
+    python benchmarks/pipeline.py --quick                      # a smoke test
 
 1. Images per second of one supernet training step: each family alone, and a sampled path.
 2. Seconds per architecture: extract, recalibrate, evaluate, latency.
 3. The driver's overhead per trial, with an evaluator that does nothing, two workers and MLflow.
+4. Candidates per minute with and without what a search saves: reading stops where the front is out
+   of reach, architectures that begin alike share activations, latencies are measured as precisely
+   as needed, and ONNX programs are put together from parts. One worker of a search, with a supernet
+   that was trained for a moment: the architectures are those that NSGA-II proposes. Each is
+   measured in full, from which the sampler learns, and as a search does, in turns.
 
 Times are medians over repeats that take turns, so that the machine's drift hits all alike; the
 ratio to the convolution is beside each.
@@ -18,8 +24,8 @@ import statistics
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +33,29 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import kendalltau
+from torch import nn
 
-from configs import load_config
-from evaluators import measure_accuracy, measure_latency, recalibrate
+from configs import Config, load_config
+from configs.errors import Stopped
+from evaluators import (
+    LatencySettings,
+    measure_accuracy,
+    measure_latency,
+    measure_reference,
+    recalibrate,
+)
+from evaluators.runtime import Program, register_runtime
+from evaluators.runtimes.onnxruntime import open_program, to_onnx
 from experiments.classification import supernet_trainer
+from experiments.evaluator import SupernetEvaluator
+from experiments.settings import goal_of
 from experiments.tracking.tracker import Tracker
-from search import SearchProgress, TrialRecord, run_search
+from experiments.train import train_supernet
+from experiments.workspace import Workspace, open_workspace
+from search import Goal, SearchProgress, TrialRecord, run_search
+from search.proposals import Proposer
+from search.space_profile import uniform_architectures
 from search.study import parameters_of
 from search_space import Architecture, ChoiceSpace, SearchSpace
 from supernet import Supernet
@@ -174,10 +197,132 @@ def driver_overhead(space: SearchSpace, trials: int) -> None:
     console.print(f"After the last trial MLflow had {uploaded - searched:.1f} s left to write.")
 
 
+@register_runtime("onnxruntime_whole", version=lambda: "benchmark", synchronous=True)
+def exported_whole(model: nn.Module, example: torch.Tensor, settings: LatencySettings) -> Program:
+    """Export a network in one piece: one that is wrapped has no parts."""
+    program = to_onnx(nn.Sequential(model), example, any_batch=False)
+    return open_program(program.SerializeToString(), example, settings)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An architecture, measured in full (`record`) and as a search does."""
+
+    record: TrialRecord
+    searched: dict[str, float]
+    stopped: bool
+    seconds: tuple[float, float]  # in full, as a search does
+    cpu: tuple[float, float]  # seconds of the processor: less noisy on a busy machine
+    again_ms: float  # the latency in full once more: how far a ranking agrees with itself
+
+
+def timed(call: Callable[[], dict[str, float]]) -> tuple[dict[str, float], bool, float, float]:
+    start, cpu = time.perf_counter(), time.process_time()
+    try:
+        metrics, stopped = call(), False
+    except Stopped as stop:
+        metrics, stopped = stop.metrics, True
+    return metrics, stopped, time.perf_counter() - start, time.process_time() - cpu
+
+
+def visits(config: Config, workspace: Workspace, trials: int) -> Iterator[Visit]:
+    """Yield what the architectures that a search proposes give both ways."""
+    plain = replace(
+        config,
+        evaluate=replace(config.evaluate, cache_mb=0),
+        latency=replace(config.latency, runtime="onnxruntime_whole", precision=0.0),
+    )
+    repeat = replace(config, latency=replace(config.latency, precision=0.0))
+    unit = measure_reference(config.latency)
+    in_full, searching, once_more = (
+        SupernetEvaluator(c, workspace, reference_ms=unit) for c in (plain, config, repeat)
+    )
+    space, goal = in_full.supernet.space, goal_of(config)
+    start = uniform_architectures(space)[: trials // 4]
+    proposer = Proposer(space, goal, sampler="nsga2", trials=trials, seed=config.seed, queue=start)
+    records: list[TrialRecord] = []
+    while len(records) < trials:
+        architecture = proposer.propose()
+        assert architecture is not None
+        raced = len(records) >= len(start)
+        front = {r.number: r.metrics for r in goal.front(records)} if raced else {}
+        ways = [partial(in_full, architecture), partial(searching, architecture, front)]
+        order = (0, 1) if len(records) % 2 else (1, 0)
+        outcomes = {way: timed(ways[way]) for way in order}
+        full, _, *slow = outcomes[0]
+        searched, stopped, *fast = outcomes[1]
+        record = TrialRecord(len(records), architecture, full, "complete")
+        proposer.learn(record)
+        records.append(record)
+        again = once_more.profile(architecture)["latency_ms"]
+        yield Visit(record, searched, stopped, *zip(slow, fast), again)
+
+
+def search_evaluation(config: Config, trials: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = open_workspace(config, Path(folder) / "run")
+        train_supernet(config, workspace)
+        show(list(visits(config, workspace, trials)), goal_of(config))
+
+
+def show(seen: list[Visit], goal: Goal) -> None:
+    table = Table(title=f"4. {len(seen)} architectures of a search", title_justify="left")
+    for column in ("", "in full", "as a search does", "ratio"):
+        table.add_column(column, justify="left" if not column else "right")
+    slow, fast = (np.array(seconds) for seconds in zip(*(visit.seconds for visit in seen)))
+    low, high = np.percentile(
+        [
+            slow[chosen].sum() / fast[chosen].sum()
+            for chosen in np.random.default_rng(0).integers(len(seen), size=(1000, len(seen)))
+        ],
+        [2.5, 97.5],
+    )
+    ratio = slow.sum() / fast.sum()
+    per_minute = [f"{60 * len(seen) / seconds.sum():.1f}" for seconds in (slow, fast)]
+    table.add_row("per minute", *per_minute, f"{ratio:.2f} ({low:.2f} to {high:.2f})")
+    medians = statistics.median(slow), statistics.median(fast)
+    texts = [f"{m:.2f} {spread(list(s))}" for m, s in zip(medians, (slow, fast))]
+    table.add_row("seconds, median", *texts, f"{medians[0] / medians[1]:.2f}")
+    used = [sum(seconds) / len(seen) for seconds in zip(*(visit.cpu for visit in seen))]
+    table.add_row("processor, mean", f"{used[0]:.2f}", f"{used[1]:.2f}", f"{used[0] / used[1]:.2f}")
+    half = len(seen) // 2
+    later = slow[half:].sum() / fast[half:].sum()
+    table.add_row("second half: seconds", f"{slow[half:].mean():.2f}", f"{fast[half:].mean():.2f}",
+                  f"{later:.2f}")  # fmt: skip
+    console.print(table)
+
+    full = [visit.record.metrics for visit in seen]
+    finished = [visit for visit in seen if not visit.stopped]
+    images = [visit.searched["accuracy_images"] / visit.record.metrics["accuracy_images"]
+              for visit in seen]  # fmt: skip
+    accuracies = [
+        (visit.record.metrics["accuracy"], visit.searched["accuracy"]) for visit in finished
+    ]
+    latencies = [metrics["latency_ms"] for metrics in full]
+    searched = [visit.searched["latency_ms"] for visit in seen]
+    again = [visit.again_ms for visit in seen]
+    front = {record.number for record in goal.front([visit.record for visit in seen])}
+    lost = [visit.record.number for visit in seen
+            if visit.stopped and visit.record.number in front]  # fmt: skip
+    console.print(
+        f"Stopped: {len(seen) - len(finished)} of {len(seen)}; images read: "
+        f"{statistics.mean(images):.0%}.\n"
+        f"Accuracy: {sum(a == b for a, b in accuracies)} of {len(accuracies)} that were read to "
+        f"the end are equal, tau {kendalltau(*zip(*accuracies)).statistic:.3f}.\n"
+        f"Latency: tau {kendalltau(latencies, searched).statistic:.3f}; measured in full a second "
+        f"time {kendalltau(latencies, again).statistic:.3f}.\n"
+        f"Of {len(front)} on the front of what was measured in full, stopped: {len(lost)} {lost}."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few repeats, as a smoke test")
-    quick = parser.parse_args().quick
+    parser.add_argument("--data", help="the folder of CIFAR-10's images, for section 4")
+    parser.add_argument("--sections", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--trials", type=int, default=60, help="architectures of section 4")
+    arguments = parser.parse_args()
+    quick, sections = arguments.quick, arguments.sections
     config = load_config("cifar10_cpu")
     space = SearchSpace(config.space)
     generator = torch.Generator().manual_seed(0)
@@ -197,12 +342,21 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{len(space.layers)} layers, {space.size:,} architectures"
     )
-    training_steps(space, config, batches(1, 16 if quick else 64)[0], 1 if quick else 7)
-    architecture_evaluation(
-        space, config, batches(1 if quick else 4, 256), batches(1 if quick else 5, 256),
-        2 if quick else 12,
-    )  # fmt: skip
-    driver_overhead(space, 30 if quick else 300)
+    if 1 in sections:
+        training_steps(space, config, batches(1, 16 if quick else 64)[0], 1 if quick else 7)
+    if 2 in sections:
+        architecture_evaluation(
+            space, config, batches(1 if quick else 4, 256), batches(1 if quick else 5, 256),
+            2 if quick else 12,
+        )  # fmt: skip
+    if 3 in sections:
+        driver_overhead(space, 30 if quick else 300)
+    if 4 in sections and quick:
+        options = ["train.epochs=1", "latency.runtime=onnxruntime", "evaluate.batch_size=32"]
+        search_evaluation(load_config("quickstart", [*options, "latency.max_spread=10"]), 6)
+    elif 4 in sections and arguments.data:
+        options = [f"data.root={arguments.data}", "train.epochs=3", "latency.max_spread=1"]
+        search_evaluation(load_config("cifar10_cpu", options), arguments.trials)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The two exceptions that carry a meaning across the rooms."""
+"""The three exceptions that carry a meaning across the rooms."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class UserError(ValueError):
@@ -15,3 +17,17 @@ class TooNoisy(RuntimeError):
 
     A trial that ends with it is `unmeasurable`, not `failed`.
     """
+
+
+class Stopped(Exception):
+    """An architecture cannot reach the front any more, so an evaluator measured no further.
+
+    A trial that ends with it is `stopped`, not `failed`.
+
+    Args:
+        metrics: What is known of the architecture, with what was read of the metric that stopped.
+    """
+
+    def __init__(self, message: str, metrics: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.metrics = dict(metrics)

@@ -27,7 +27,10 @@ class LatencySettings:
     channels_last: bool = True
     """Memory format of weights and images."""
     repeats: int = 60
-    """Timed forward passes of a measurement, at least; they are spread over blocks."""
+    """Timed forward passes of a measurement, at least, unless it is precise sooner; they are spread
+    over blocks."""
+    precision: float = 0.01
+    """Relative standard error of the median at which a measurement ends; 0 times all repeats."""
     max_spread: float = 0.2
     """Interquartile range over median above which a measurement counts as too noisy."""
     retries: int = 3
@@ -40,3 +43,4 @@ class LatencySettings:
         require_between(self, "repeats", 1, 10**6)
         require_between(self, "retries", 0, 100)
         require(self, "max_spread", self.max_spread > 0, "a positive number is needed")
+        require(self, "precision", 0 <= self.precision < 1, "a share in [0, 1) is needed")

@@ -155,11 +155,15 @@ class Evaluate:
     calibration_images: int = 1024
     """Training images from which the batch norms are recalibrated."""
     batch_size: int = 256
-    """Images per forward pass."""
+    """Images per forward pass, at most: a search reads its validation images in five or more."""
+    cache_mb: int = 1024
+    """Memory of each worker for activations of architectures that begin alike; 0 keeps none. It
+    changes the time and nothing else."""
 
     def __post_init__(self) -> None:
         for key in ("calibration_images", "batch_size"):
             require_between(self, key, 1, 2**24)
+        require_between(self, "cache_mb", 0, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +188,9 @@ class Search:
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""
+    racing: bool = True
+    """Stop reading an architecture's accuracy as soon as it cannot reach the front any more, with
+    an error of one in a hundred. What is evaluated first (`start`) is read in full."""
     workers: int = 1
     """Evaluations at a time; each worker owns its share of the machine. 0 evaluates in the
     process of the search, without Ray."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evaluators.calibration import Batches, recalibrate
 from evaluators.device_lock import shared_device
@@ -15,23 +16,41 @@ from supernet.supernet import Supernet
 
 def measure_accuracy(network: nn.Module, batches: Batches) -> float:
     """Return the top-1 accuracy in percent. The network is left in eval mode."""
-    correct, images = count_correct(network, batches)
+    correct, images = count_correct(correct_by_batch(network, batches))
     return 100.0 * correct / images
 
 
-@torch.no_grad()
-def count_correct(network: nn.Module, batches: Batches) -> tuple[int, int]:
-    """Return how many images have their own label on top, and how many there are.
+def correct_by_batch(network: nn.Module, batches: Batches) -> Iterator[tuple[int, int]]:
+    """Yield for each batch how many images have their own label on top, and how many there are.
 
     The network is left in eval mode. The device is held shared, and released between batches.
     """
     network.eval()
-    correct = total = 0
     for images, labels in batches:
-        with shared_device(images.device):
-            correct += int((network(images).argmax(1) == labels).sum())
-        total += len(labels)
-    return correct, total
+        with shared_device(images.device), torch.no_grad():
+            correct = count_hits(network(images), labels)
+        yield correct, len(labels)
+
+
+def count_hits(logits: Tensor, labels: Tensor) -> int:
+    """Return how many of (B, classes) logits are largest at their label, of (B,)."""
+    return int((logits.argmax(1) == labels).sum())
+
+
+def count_correct(
+    batches: Iterable[tuple[int, int]], enough: Callable[[int, int], bool] = lambda *_: False
+) -> tuple[int, int]:
+    """Add up what `correct_by_batch` yields.
+
+    Args:
+        enough: Says of the sums so far that the other batches need not be read.
+    """
+    correct = images = 0
+    for hits, size in batches:
+        correct, images = correct + hits, images + size
+        if enough(correct, images):
+            break
+    return correct, images
 
 
 def accuracy_error(accuracy: float, images: int) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,20 @@ from torch import Tensor, nn
 from evaluators.device_lock import shared_device
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class SizedBatches(Protocol):
+    """Batches that say beforehand how many they are, in the same order at every iteration."""
+
+    @property
+    def images(self) -> int:
+        """The number of images in all batches."""
+
+    def __len__(self) -> int:
+        """The number of batches."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (B, C, H, W) images and (B,) labels."""
 
 
 @torch.no_grad()
@@ -23,15 +39,26 @@ def recalibrate(network: nn.Module, batches: Batches) -> None:
     Args:
         batches: (B, C, H, W) training images, without augmentation, in a fixed order.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with averaging(batch_norms(network)):
+        network.train()
+        for images, _ in batches:
+            with shared_device(images.device):
+                network(images)
+    network.eval()
+
+
+def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return all batch norms of a network."""
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextlib.contextmanager
+def averaging(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Reset running statistics, and let them be averages of what comes until the block ends."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    network.train()
-    for images, _ in batches:
-        with shared_device(images.device):
-            network(images)
+    yield
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-    network.eval()

@@ -6,18 +6,22 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from configs.errors import Stopped
 from evaluators.device_lock import shared_device
 from evaluators.metrics import METRICS, TIMED, Metric, Subject
 
 
 def in_order(names: Iterable[str]) -> list[Metric]:
-    """Return registered metrics by effort; equal ones in the order of their registration.
+    """Return registered metrics by effort, and of equal effort those last that can race.
+
+    A race needs to know the rest. Equal ones are in the order of their registration.
 
     Raises:
         UserError: A name is not registered.
     """
     wanted = {METRICS[name].name for name in names}
-    return sorted((METRICS[name] for name in METRICS if name in wanted), key=lambda m: m.effort)
+    registered = (METRICS[name] for name in METRICS if name in wanted)
+    return sorted(registered, key=lambda metric: (metric.effort, metric.race is not None))
 
 
 def measure_in_order(
@@ -25,6 +29,7 @@ def measure_in_order(
     names: Iterable[str],
     enough: Callable[[Mapping[str, float]], bool],
     known: Mapping[str, float] = MappingProxyType({}),
+    rival: Callable[[str, Mapping[str, float]], tuple[str, float] | None] = lambda *_: None,
 ) -> dict[str, float]:
     """Measure metrics from cheap to expensive until the values so far are enough.
 
@@ -36,6 +41,8 @@ def measure_in_order(
             exceeded. Asked between efforts, so all metrics of equal effort are there together.
         known: Values of an earlier measurement of this network, with companions: what is among
             them is not measured again.
+        rival: For a metric and the values so far, who has to be reached in it, in words, and the
+            value to reach; None where nobody has.
 
     Returns:
         The values by name, with companions; the expensive ones are missing where it stopped.
@@ -43,6 +50,7 @@ def measure_in_order(
     Raises:
         UserError: A metric does not exist or gives no finite number.
         TooNoisy: The device was too busy for a measurement.
+        Stopped: The architecture cannot reach its rival; with the values so far.
     """
     metrics = in_order(names)
     wanted = {name for metric in metrics for name in (metric.name, *metric.companions)}
@@ -55,6 +63,10 @@ def measure_in_order(
         if metric.name in values:
             continue
         timed = metric.effort == TIMED
+        name, to_reach = rival(metric.name, values) or ("", None)
         with contextlib.nullcontext() if timed else shared_device(subject.device):
-            values |= metric.values(subject)
+            try:
+                values |= metric.values(subject, to_reach)
+            except Stopped as stop:
+                raise Stopped(f"{stop}; {name} is better", {**values, **stop.metrics}) from None
     return values

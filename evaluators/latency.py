@@ -8,6 +8,7 @@ units of the reference's time right before and after it. What slows both cancels
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from evaluators.threads import torch_threads
 # Short blocks follow the machine closely. On a busy virtual machine, one network's value scattered
 # by 1-2 % (standard deviation) with blocks of 8 ms, 5 % with blocks of 40 ms, 10 % uncorrected.
 BLOCKS = 60
+LEAST_BLOCKS = 12  # before a measurement may be precise: of fewer, the error itself is not known
 BLOCK_MS = 8.0
 MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this across it
 REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
@@ -85,10 +87,12 @@ def measure_latency(
     that. ``raw_median_ms`` is what it takes at this moment.
 
     An attempt counts at least ``settings.repeats`` calls, in up to 60 blocks of at least 8 ms:
-    about a second for networks of some milliseconds. It is discarded if more than half of its
-    blocks saw the reference drift by more than 10 % or if the spread (interquartile range / median)
-    of its corrected calls exceeds ``settings.max_spread``. After a growing pause the next attempt
-    follows.
+    about a second for networks of some milliseconds. It ends sooner, after 12 blocks at the
+    soonest, once the standard error of the median is below ``settings.precision``: that of the
+    median of the blocks' medians, were these normal and independent. An attempt is discarded if
+    more than half of its blocks saw the reference drift by more than 10 % or if the spread
+    (interquartile range / median) of its corrected calls exceeds ``settings.max_spread``. After a
+    growing pause the next one follows.
 
     Args:
         image_shape: (C, H, W) of one image; the batch is ``settings.batch``.
@@ -149,6 +153,7 @@ def measure_program(
                     *watches,
                     repeats=settings.repeats,
                     max_spread=settings.max_spread,
+                    precision=settings.precision,
                     reference_ms=reference_ms or _units_of_process.get(unit),
                 )
 
@@ -201,6 +206,7 @@ def measure_interleaved(
     *,
     repeats: int,
     max_spread: float,
+    precision: float = 0.0,
     reference_ms: float | None = None,
 ) -> Interleaved:
     """One attempt: warm up, then time blocks of ``network`` between blocks of ``reference``.
@@ -214,19 +220,18 @@ def measure_interleaved(
     calls = max(-(-repeats // blocks), round(BLOCK_MS / _warm_up(network)))
     reference_calls = max(REFERENCE_CALLS, round(BLOCK_MS / _warm_up(reference)))
     units = [statistics.median(_block(reference, reference_calls))]
-    times = []
-    for _ in range(blocks):
+    times: list[list[float]] = []
+    kept: list[tuple[list[float], float]] = []  # blocks, and the reference's time around each
+    while len(times) < blocks and not (len(kept) >= LEAST_BLOCKS and _error(kept) < precision):
         times.append(_block(network, calls))
         units.append(statistics.median(_block(reference, reference_calls)))
-    kept = [
-        (block, (before + after) / 2)
-        for block, before, after in zip(times, units, units[1:])
-        if abs(after - before) <= MAX_DRIFT * (before + after) / 2
-    ]
-    if len(kept) < blocks / 2:
+        before, after = units[-2:]
+        if abs(after - before) <= MAX_DRIFT * (before + after) / 2:
+            kept.append((times[-1], (before + after) / 2))
+    if len(kept) < len(times) / 2:
         raise TooNoisy(
             f"the reference network drifted by more than {MAX_DRIFT:.0%} across "
-            f"{blocks - len(kept)} of {blocks} blocks"
+            f"{len(times) - len(kept)} of {len(times)} blocks"
         )
     ratios = [milliseconds / unit for block, unit in kept for milliseconds in block]
     low, middle, high = np.percentile(ratios, [25, 50, 75])
@@ -241,6 +246,14 @@ def measure_interleaved(
         raw_median_ms=statistics.median(chain.from_iterable(block for block, _ in kept)),
         reference_ms=long_run,
     )
+
+
+def _error(kept: Sequence[tuple[list[float], float]]) -> float:
+    """The relative standard error of the median of the blocks' corrected medians."""
+    values = [statistics.median(block) / unit for block, unit in kept]
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    # sqrt(pi / 2) deviations over sqrt(n); 1.349 deviations of a normal distribution are its range
+    return math.sqrt(math.pi / 2 / len(values)) * (high - low) / 1.349 / middle
 
 
 def until_quiet(
@@ -265,7 +278,7 @@ def until_quiet(
 
 
 def _warm_up(stopwatch: Stopwatch) -> float:
-    """Call until the median of ten calls moves by at most 1 %, or for a second; returns it."""
+    """Call until the median of ten calls falls by at most 1 %, or for a second; returns it."""
     previous, spent = float("inf"), 0.0
     while True:
         times: list[float] = []
@@ -273,7 +286,7 @@ def _warm_up(stopwatch: Stopwatch) -> float:
             times.append(stopwatch())
             spent += times[-1]
         median = statistics.median(times)
-        if abs(median - previous) <= 0.01 * median or spent >= WARM_UP_MS:
+        if median >= 0.99 * previous or spent >= WARM_UP_MS:
             return median
         previous = median
 

@@ -15,20 +15,21 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 from configs.latency import LatencySettings
 from configs.registry import Registry
-from evaluators.accuracy import accuracy_error, count_correct
-from evaluators.calibration import Batches, recalibrate
+from evaluators.accuracy import accuracy_error, correct_by_batch, count_correct
+from evaluators.calibration import SizedBatches, recalibrate
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.latency import measure_latency
+from evaluators.racing import cannot_reach
 from evaluators.runtimes import deployed
 
 Direction = Literal["maximize", "minimize"]
@@ -43,12 +44,15 @@ class EvaluationData(Protocol):
     """The images that an evaluation may see; `experiments.data` provides them."""
 
     @property
-    def calibration(self) -> Batches:
+    def calibration(self) -> SizedBatches:
         """Training images in a fixed order, without augmentation."""
 
     @property
-    def validation(self) -> Batches:
-        """Images that are neither trained on nor tested on: what this evaluation may read."""
+    def validation(self) -> SizedBatches:
+        """Images that are neither trained on nor tested on: what this evaluation may read.
+
+        In random order, so that some of them may be read for all.
+        """
 
 
 @dataclass
@@ -62,6 +66,8 @@ class Subject:
         load_data: Gives the images, when a metric first asks for them.
         settings: How latency is measured; its batch is that of memory too.
         reference_ms: The unit of latencies, see `measure_latency`; None for that of this process.
+        recalibrate: Recalibrates batch norms; as `evaluators.recalibrate`, or sooner.
+        correct_by_batch: Reads an accuracy; as `evaluators.accuracy.correct_by_batch`, or sooner.
     """
 
     network: nn.Module
@@ -70,6 +76,8 @@ class Subject:
     settings: LatencySettings
     device: torch.device
     reference_ms: float | None = None
+    recalibrate: Callable[[Any, SizedBatches], None] = recalibrate
+    correct_by_batch: Callable[[Any, SizedBatches], Iterator[tuple[int, int]]] = correct_by_batch
 
     @functools.cached_property
     def deployed(self) -> nn.Module:
@@ -85,7 +93,7 @@ class Subject:
     def calibrated(self) -> nn.Module:
         """A copy with batch-norm statistics of its own, in eval mode."""
         network = copy.deepcopy(self.network)
-        recalibrate(network, self.data.calibration)
+        self.recalibrate(network, self.data.calibration)
         return network
 
 
@@ -111,6 +119,8 @@ class Metric:
             value in a space can then be calculated.
         ceiling: What no value exceeds, such as 100 % of accuracy; None where there is no such end.
             The nearer to it, the harder is the next step.
+        race: Does as `measure`, but may raise `Stopped`, with what it has read, once the value
+            cannot reach a given one any more; None of a metric that is not read bit by bit.
     """
 
     name: str
@@ -125,6 +135,7 @@ class Metric:
     additive: bool = False
     companions: tuple[str, ...] = ()
     ceiling: float | None = None
+    race: Callable[[Subject, float], Values] | None = None
 
     @property
     def title(self) -> str:
@@ -136,14 +147,21 @@ class Metric:
         gap = "" if self.unit in ("", "%") else " "
         return f"{self.write(value)}{gap}{self.unit}"
 
-    def values(self, subject: Subject) -> dict[str, float]:
+    def values(self, subject: Subject, to_reach: float | None = None) -> dict[str, float]:
         """Measure, and return the value under its name together with its companions.
 
+        Args:
+            to_reach: What the value is raced against, where the metric can race.
+
         Raises:
+            Stopped: The value cannot reach the given one.
             UserError: The measurement does not return a finite number of this name.
             TooNoisy: The device was too busy.
         """
-        measured = self.measure(subject)
+        if self.race is None or to_reach is None:
+            measured = self.measure(subject)
+        else:
+            measured = self.race(subject, to_reach)
         values = dict(measured) if isinstance(measured, Mapping) else {self.name: measured}
         value = values.get(self.name)
         if value is None or not math.isfinite(value):
@@ -167,6 +185,7 @@ def register_metric(
     additive: bool = False,
     companions: tuple[str, ...] = (),
     ceiling: float | None = None,
+    race: Callable[[Subject, float], Values] | None = None,
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -193,6 +212,7 @@ def register_metric(
                 additive=additive,
                 companions=companions,
                 ceiling=ceiling,
+                race=race,
             )
         )
         return measure
@@ -242,6 +262,22 @@ def _accuracy_error(values: Values) -> float | None:
     return accuracy_error(values["accuracy"], round(values["accuracy_images"]))
 
 
+def _accuracy_race(subject: Subject, to_reach: float) -> Values:
+    """Read batch by batch, and stop once the accuracy cannot reach another, see `cannot_reach`."""
+    validation = subject.data.validation
+    needed, looks = round(to_reach * validation.images / 100), max(len(validation) - 1, 1)
+
+    def enough(correct: int, images: int) -> bool:
+        return cannot_reach(correct, images, needed, validation.images, looks)
+
+    batches = subject.correct_by_batch(subject.calibrated, validation)
+    correct, images = count_correct(batches, enough)
+    values = {"accuracy": 100.0 * correct / images, "accuracy_images": images}
+    if images < validation.images:
+        raise Stopped(f"{correct} of {images} images right", values)
+    return values
+
+
 @register_metric(
     "accuracy",
     label="accuracy",
@@ -252,10 +288,12 @@ def _accuracy_error(values: Values) -> float | None:
     error=_accuracy_error,
     companions=("accuracy_images",),
     ceiling=100.0,
+    race=_accuracy_race,
 )
 def accuracy(subject: Subject) -> Values:
     """Top-1 accuracy on validation images, batch norms recalibrated; with the images' number."""
-    correct, images = count_correct(subject.calibrated, subject.data.validation)
+    batches = subject.correct_by_batch(subject.calibrated, subject.data.validation)
+    correct, images = count_correct(batches)
     return {"accuracy": 100.0 * correct / images, "accuracy_images": images}
 
 

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "configs": ("Config", "UserError", "preset_names"),
-    "configs.errors": ("TooNoisy",),
+    "configs.errors": ("Stopped", "TooNoisy"),
     "configs.latency": ("LatencySettings",),
     "configs.registry": ("load_plugins",),
     "search_space": (
@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from configs import Config as Config
     from configs import UserError as UserError
     from configs import preset_names as preset_names
+    from configs.errors import Stopped as Stopped
     from configs.errors import TooNoisy as TooNoisy
     from configs.latency import LatencySettings as LatencySettings
     from configs.registry import load_plugins as load_plugins

@@ -23,10 +23,11 @@ def confirm_front(
     """Return the result with a front of second values; the first are beside them (`searched_...`).
 
     A member that exceeds a bound the second time leaves the front, and those take its place that it
-    kept off the front; they are measured a second time too. Then members that are dominated by
-    second values leave. What has a second measurement from an earlier run is not measured a third
-    time. Where no member keeps the bounds, the front holds what was measured, as `infeasible`, and
-    the note says so. A member that the device is too busy to measure keeps its first values.
+    kept off the front; they are measured a second time too. Those that it stopped in a race do not:
+    they were not read in full. Then members that are dominated by second values leave. What has a
+    second measurement from an earlier run is not measured a third time. Where no member keeps the
+    bounds, the front holds what was measured, as `infeasible`, and the note says so. A member that
+    the device is too busy to measure keeps its first values.
 
     Args:
         measure: Gives the second values of an architecture; may raise `TooNoisy`.

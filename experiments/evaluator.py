@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from evaluators import fingerprint, measure_in_order, shared_device
 from evaluators.cascade import in_order
 from evaluators.fingerprint import Fingerprint
 from evaluators.metrics import COUNTED, EVALUATED, METRICS, Subject
+from evaluators.prefixes import Prefixes
 from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device
@@ -56,21 +58,38 @@ class SupernetEvaluator:
         self.workspace = Workspace(workspace.directory.absolute())
         self.expected, self.reference_ms, self.known = expected, reference_ms, dict(known)
         self._supernet: Supernet | None = None
+        self._prefixes: Prefixes | None = None
         self._splits: Splits | None = None
 
-    def __call__(self, architecture: Architecture) -> dict[str, float]:
+    def __call__(
+        self,
+        architecture: Architecture,
+        front: Mapping[int, Mapping[str, float]] = MappingProxyType({}),
+    ) -> dict[str, float]:
         """Return the metrics of an architecture; expensive ones are missing over a bound.
 
         Accuracy is read from the first half of the validation images.
 
+        Args:
+            front: Metrics of the front's members, by the number of their trial.
+
         Raises:
+            Stopped: The architecture cannot reach this front any more.
             TooNoisy: The device was too busy for a latency.
             UserError: The worker's device is not the one the search is about.
         """
         subject, goal = self._subject(architecture, half=0), goal_of(self.config)
+        if self.config.evaluate.cache_mb:
+            subject.recalibrate = partial(self.prefixes.recalibrate, architecture)
+            subject.correct_by_batch = partial(self.prefixes.correct_by_batch, architecture)
+
+        def rival(name: str, values: Mapping[str, float]) -> tuple[str, float] | None:
+            number = goal.rival(name, values, front)
+            return None if number is None else (f"trial {number}", front[number][name])
+
         known = self.known.get(architecture, {})
         with torch_threads(self._threads()):
-            return measure_in_order(subject, self.metrics, goal.exceeded, known)
+            return measure_in_order(subject, self.metrics, goal.exceeded, known, rival)
 
     def again(self, architecture: Architecture) -> dict[str, float]:
         """Return a second measurement of all that is not counted, whatever the bounds.
@@ -147,8 +166,15 @@ class SupernetEvaluator:
             self._splits = load_splits(self.config, device, statistics=statistics)
         return self._splits
 
+    @property
+    def prefixes(self) -> Prefixes:
+        """What is known of architectures that begin alike, on the first half of validation."""
+        if self._prefixes is None:
+            self._prefixes = Prefixes(self.supernet.space, self.config.evaluate.cache_mb)
+        return self._prefixes
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_supernet": None, "_splits": None}
+        return {**self.__dict__, "_supernet": None, "_prefixes": None, "_splits": None}
 
 
 def _never(values: Mapping[str, float]) -> bool:

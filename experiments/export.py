@@ -94,8 +94,9 @@ def export_onnx(
         example = torch.empty(batch or 1, *shape, dtype=dtype)
         typed = copy.deepcopy(network).to(dtype)
         program = to_onnx(typed, example, any_batch=batch is None)
-        program.model.metadata_props.update(metadata or {})
-        content = program.model_proto.SerializeToString()
+        for key, value in (metadata or {}).items():
+            program.metadata_props.add(key=key, value=value)
+        content = program.SerializeToString()
         batches = (1, 3) if batch is None else (batch,)
         examples = [torch.empty(count, *shape, dtype=dtype) for count in batches]
         difference = max(_difference(network, content, example) for example in examples)

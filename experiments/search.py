@@ -164,6 +164,7 @@ class PreparedSearch:
             gpus_per_worker=gpus_per_worker(self.config),
             start=self.start,
             known=self.known,
+            racing=search.racing,
             on_trial=on_trial,
             progress=True,
         )

@@ -21,6 +21,7 @@ from experiments.evaluator import latency_fingerprint
 from experiments.settings import goal_of
 from experiments.workspace import Workspace, what_matters
 from search.study import StoredStudy, storage_url, stored_studies
+from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
 
 Known = Mapping[Architecture, Mapping[str, float]]
@@ -81,7 +82,7 @@ def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
     known: dict[Architecture, dict[str, float]] = {}
     for study in alike:
         for record in study.records:
-            known.setdefault(record.architecture, {}).update(record.metrics)
+            known.setdefault(record.architecture, {}).update(_read_in_full(record))
     # an older study's unit goes on being that of all studies whose values it shares
     units = (study.context.get("reference_ms") for study in ([own] if own else alike))
     reference_ms = next(filter(None, units), None)
@@ -89,6 +90,15 @@ def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
         reference_ms = _measure_unit(config)
     context = {**values, "sampler": config.search.sampler, "reference_ms": reference_ms}
     return StudyPlan(workspace.study_name(config.name), _url(config, workspace), context, known)
+
+
+def _read_in_full(record: TrialRecord) -> dict[str, float]:
+    """Return the metrics of a record without what it was stopped at."""
+    if record.state != "stopped":
+        return record.metrics
+    raced = [metric for metric in METRICS.values() if metric.race is not None]
+    partly = {name for metric in raced for name in (metric.name, *metric.companions)}
+    return {name: value for name, value in record.metrics.items() if name not in partly}
 
 
 def unit_of(config: Config, workspace: Workspace) -> float | None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
 
 SUPERNET_KEYS = ("seed", "space", "data", "train")  # fixed once a supernet is being trained
-SPEED_KEYS = ("loading_workers", "memory_limit_mb")  # of `data`; they never change a result
+SPEED_KEYS = {  # by section; they never change a result
+    "data": ("loading_workers", "memory_limit_mb"),
+    "evaluate": ("cache_mb",),
+}
 STUDIES = "studies"
 
 
@@ -121,7 +124,8 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
 def what_matters(config: Config) -> dict[str, Any]:
     """Return a configuration as plain values, without the keys that never change a result."""
     values = config_to_dict(config)
-    values["data"] = {key: v for key, v in values["data"].items() if key not in SPEED_KEYS}
+    for section, keys in SPEED_KEYS.items():
+        values[section] = {key: v for key, v in values[section].items() if key not in keys}
     return values
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs.errors import UserError
-from search.executors.evaluation import Outcome
+from search.executors.evaluation import Front, Outcome, Task
 from search.front import hypervolume, reference_point
 from search.goal import Goal
 from search.progress import ProgressDisplay, SearchProgress
@@ -33,6 +33,8 @@ class SearchDriver:
 
     Args:
         trials: How many records the study holds in the end.
+        racing: Whether the evaluator is given the front that an architecture has to reach.
+        spared: Architectures, in canonical form, that are measured in full all the same.
         on_trial: Called with each new record and where the search is.
     """
 
@@ -42,10 +44,13 @@ class SearchDriver:
         proposer: Proposer,
         goal: Goal,
         trials: int,
+        racing: bool,
+        spared: Collection[Architecture],
         on_trial: OnTrial | None,
         display: ProgressDisplay,
     ) -> None:
         self.study, self.goal, self.trials = study, goal, trials
+        self._racing, self._spared = racing, frozenset(spared)
         self._proposer, self._on_trial, self._display = proposer, on_trial, display
         self._front = goal.front(study.records)
         self._running: list[Architecture] = []
@@ -54,8 +59,8 @@ class SearchDriver:
         self._exhausted = False
         self._started, self._done_before = time.monotonic(), len(study.records)
 
-    def propose(self) -> Architecture | None:
-        """Return the next architecture, or None when the budget or the space is exhausted."""
+    def propose(self) -> Task | None:
+        """Return the next evaluation, or None when the budget or the space is exhausted."""
         taken = len(self.study.records) + len(self._withheld) + len(self._running)
         if taken >= self.trials:
             return None
@@ -65,7 +70,7 @@ class SearchDriver:
             return None
         self._running.append(architecture)
         self._note_running()
-        return architecture
+        return Task(architecture, self._to_reach(architecture))
 
     def finish(self, architecture: Architecture, outcome: Outcome) -> None:
         """Judge what came of an evaluation and record it.
@@ -118,6 +123,13 @@ class SearchDriver:
             note=note if self._exhausted else "",
         )
 
+    def _to_reach(self, architecture: Architecture) -> Front | None:
+        """The front as it is now; None without a race, empty for who does not take part."""
+        if not self._racing:
+            return None
+        members = [] if architecture in self._spared else self._front
+        return {member.number: member.metrics for member in members}
+
     def _hopeless(self) -> UserError:
         first = self._withheld[0]
         return UserError(
@@ -131,6 +143,8 @@ class SearchDriver:
             state, message = "unmeasurable" if outcome.too_noisy else "failed", outcome.error
         else:
             state, message = self.goal.judge(outcome.metrics)
+            if state == "complete" and outcome.stopped:
+                state, message = "stopped", outcome.stopped
         metrics = {
             name: value
             for name, value in outcome.metrics.items()

@@ -116,6 +116,33 @@ class Goal:
             return "failed", f"metric {missing[0]!r} is missing; the evaluator returned {given}"
         return "complete", ""
 
+    def rival(
+        self, name: str, metrics: Mapping[str, float], front: Mapping[int, Mapping[str, float]]
+    ) -> int | None:
+        """Return which member of a front an architecture must reach in one objective.
+
+        Of the members that are at least as good in all other objectives it is the best: whoever is
+        worse than that is not on the front.
+
+        Args:
+            metrics: What is known of the architecture.
+            front: Metrics of the members, by the number of the trial.
+
+        Returns:
+            The number of the trial; None where there is no such member, or another objective is not
+            known yet.
+        """
+        others = [other for other in self.objectives if other != name]
+        if name not in self.objectives or any(other not in metrics for other in others):
+            return None
+        losses = self.losses([{**metrics, name: 0.0}])[0]
+        better = {
+            number: self.sign(name) * member[name]
+            for number, member in front.items()
+            if (self.losses([{**member, name: 0.0}])[0] <= losses).all()
+        }
+        return min(better, key=better.__getitem__) if better else None
+
     def front(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Return the complete records that no other dominates, best first in the first objective.
 

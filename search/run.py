@@ -41,6 +41,7 @@ def run_search(
     start: Sequence[Architecture] = (),
     known: Known = MappingProxyType({}),
     features: Features | None = None,
+    racing: bool = False,
     on_trial: Callable[[TrialRecord, SearchProgress], None] | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
@@ -48,8 +49,9 @@ def run_search(
 
     The evaluator runs in `workers` processes, one copy in each, which stays for the whole search:
     what it loads on its first call is there on the next. With ``workers=0`` it runs in this process
-    and Ray is not needed. Exceptions end the trial as `failed` (`TooNoisy`: `unmeasurable`) and the
-    search goes on; a trial is tried again, twice, only when its process died.
+    and Ray is not needed. Exceptions end the trial as `failed` (`TooNoisy`: `unmeasurable`,
+    `Stopped`: `stopped`) and the search goes on; a trial is tried again, twice, only when its
+    process died.
 
     A search without or with one worker and the same seed makes the same trials. Equal networks are
     evaluated once. On SIGINT and SIGTERM the search stops with KeyboardInterrupt; finished
@@ -83,6 +85,9 @@ def run_search(
             thousands of times a proposal. The evaluator returns these metrics all the same.
         features: Numbers of an architecture on which objectives are likely to depend, for the
             sampler `surrogate`; see `Surrogate`.
+        racing: Call the evaluator with a second argument, the metrics of the front's members by the
+            number of their trial; it may raise `Stopped` where an architecture cannot reach this
+            front any more. For the architectures of `start` it is empty.
         on_trial: Called in this process with each new record.
         progress: Show progress on standard error. None: on a terminal only.
 
@@ -121,7 +126,8 @@ def run_search(
                 records=study.records,
                 queue=[*study.interrupted, *start],
             )
-            driver = SearchDriver(study, proposer, goal, trials, on_trial, display)
+            spared = [space.canonical(architecture) for architecture in start]
+            driver = SearchDriver(study, proposer, goal, trials, racing, spared, on_trial, display)
             missing = trials - len(study.records)
             if missing > 0 and workers == 0:
                 from search.executors.local import run_here

@@ -47,7 +47,8 @@ class Sampler(Protocol):
         """Take the record of an architecture in canonical form.
 
         Also of such that were not proposed by this sampler: starting points, and everything that
-        was evaluated before a restart.
+        was evaluated before a restart. One metric of a `stopped` record was read in part: it is
+        worse than the front, and noisier than that of a `complete` one.
         """
 
 
@@ -91,7 +92,7 @@ class OptunaSampler:
     """A sampler of Optuna's, on a study of its own in memory, where a step costs a millisecond.
 
     Optuna is told infeasible trials in the form from which most of its samplers learn: as pruned,
-    with their constraints.
+    with their constraints. Of stopped trials it is told the values, of which one is noisier.
     """
 
     def __init__(self, problem: Problem, sampler: optuna.samplers.BaseSampler) -> None:
@@ -122,7 +123,7 @@ class OptunaSampler:
         self._tell(trial, record)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        if record.state == "complete":
+        if record.state in ("complete", "stopped"):
             self._study.tell(trial, [record.metrics[name] for name in self._goal.objectives])
         else:
             self._study.tell(trial, state=TrialState.PRUNED)

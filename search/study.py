@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
 
 SQLITE = "sqlite:///"
-OPTUNA_STATES = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}  # others: FAIL
+OPTUNA_STATES = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "infeasible": TrialState.PRUNED,
+}  # others: FAIL
 AGAIN = "again "  # before a trial's number: the attribute with its second measurement
 LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
     from search.goal import Goal
     from search_space import Architecture
 
-State = Literal["complete", "infeasible", "unmeasurable", "failed"]
+State = Literal["complete", "stopped", "infeasible", "unmeasurable", "failed"]
 
 SEARCHED = "searched_"  # before the name of a metric: the value by which a search selected
 UNNUMBERED = -1  # the number of a record that is not in the study yet
@@ -21,9 +21,11 @@ class TrialRecord:
     """One evaluated architecture.
 
     `number` is that of the Optuna trial, in the order of completion. `state` says what `metrics`
-    hold: all objectives (`complete`), at least the bound that was exceeded (`infeasible`), or
-    whatever was known when it ended (`unmeasurable`, `failed`; `message` says why). `again` holds
-    what a second measurement gave, by which nothing was selected; empty where there was none.
+    hold: all objectives (`complete`), all objectives of which one was read in part, as far as was
+    needed to see that the front cannot be reached (`stopped`; `message` names the trial that is
+    better), at least the bound that was exceeded (`infeasible`), or whatever was known when it
+    ended (`unmeasurable`, `failed`; `message` says why). `again` holds what a second measurement
+    gave, by which nothing was selected; empty where there was none.
     """
 
     number: int

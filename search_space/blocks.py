@@ -15,7 +15,8 @@ and names the file under ``plugins:`` in the configuration. What a block promise
   them to as many, at the layer's stride. A candidate may ask for a share of them: its block is then
   built with that width. In the supernet it takes the first channels of the widest block's layers.
 - `Block.around` maps (B, in_channels, H, W) to (B, out_channels, ceil(H/stride), ceil(W/stride)),
-  odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``.
+  odd sizes and batch 1 included. It calls the operator that it is given, never ``self.operator``,
+  and leaves its input as it is: a search may use it for another architecture.
 - It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
 - `Block.whole_layer` says that a candidate is the whole layer. Then `skip` is offered for every

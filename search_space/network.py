@@ -115,6 +115,17 @@ class Network(nn.Module):
         initialize(self)
         self.reset_classifier(num_classes, global_pool)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers in their order; a skip is an identity."""
+        return [block for stage in self.stages.children() for block in stage.children()]
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The network as a chain, but for dropout: stem, a part a layer, and all that follows."""
+        classifier = [] if self.global_pool.is_identity() else [self.fc]
+        return [self.stem, *self.blocks, nn.Sequential(self.head, self.global_pool, *classifier)]
+
     def get_classifier(self) -> nn.Module:
         """Return the last layer, as timm asks for it."""
         return self.fc

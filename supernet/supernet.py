@@ -139,8 +139,7 @@ class Supernet(nn.Module):
         parameter = next(self.parameters())
         network = build_network(self.space, architecture).to(parameter.device, parameter.dtype)
         network.stem.load_state_dict(self.stem.state_dict())
-        blocks = [block for stage in network.stages for block in stage.children()]
-        for index, (name, block) in enumerate(zip(architecture, blocks)):
+        for index, (name, block) in enumerate(zip(architecture, network.blocks)):
             candidate = self.candidate(index, name)
             layer = self._layer(index)
             if candidate is None:

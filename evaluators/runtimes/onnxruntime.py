@@ -12,15 +12,21 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from configs.errors import UserError
 from configs.latency import LatencySettings
+from evaluators.onnx_parts import export_in_parts
 from evaluators.runtime import Program, register_runtime
+from search_space.network import Network
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def _version() -> str:
@@ -43,29 +49,46 @@ def _require_packages() -> None:
         )
 
 
-def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> torch.onnx.ONNXProgram:
+def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.ModelProto:
     """Export a network for the batch of ``example`` (B, C, H, W), or for any number of images.
 
     Input and output are called ``images`` and ``logits``. ONNX knows no memory format: the program
-    is that of contiguous weights.
+    is that of contiguous weights. A network of ours, for a fixed batch, is put together from parts
+    (`export_in_parts`), of which this process may have exported some before.
 
     Args:
         model: In eval mode; its memory format is changed.
     """
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    shape = (2, *example.shape[1:]) if any_batch else example.shape  # 1 would become a constant
+    images = example.new_zeros(example.shape)
+    if any_batch:
+        several = example.new_zeros(2, *example.shape[1:])  # 1 would become a constant
+        shapes = ({0: torch.export.Dim("batch", min=1)},)
+        return _export(model, (several,), ["images"], ["logits"], shapes)
+    if isinstance(model, Network):
+        return export_in_parts(model.parts, images, _export)
+    return _export(model, (images,), ["images"], ["logits"])
+
+
+def _export(
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_shapes: tuple[dict[int, torch.export.Dim], ...] | None = None,
+) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
             model,
-            (example.new_zeros(shape),),
+            inputs,
             dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if any_batch else None,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     assert program is not None
-    return program
+    return program.model_proto
 
 
 def prepare(
@@ -73,7 +96,7 @@ def prepare(
 ) -> Program:
     """Export a network and return it as `open_program` does; see there for the errors."""
     _check_dtype(example.dtype)  # before the export, which takes seconds
-    content = to_onnx(model, example, any_batch).model_proto.SerializeToString()
+    content = to_onnx(model, example, any_batch).SerializeToString()
     return open_program(content, example, settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,18 @@ class EvaluationBatches:
     batch_size: int
     full: bool = False
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def images(self) -> int:
+        """The number of images in all batches."""
         count, size = len(self.indices), self.batch_size
-        if self.full and count > size:
-            count = count // size * size
-        batches = [self.indices[i : i + size] for i in range(0, count, size)]
+        return count // size * size if self.full and count > size else count
+
+    def __len__(self) -> int:
+        return math.ceil(self.images / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.batch_size
+        batches = [self.indices[i : i + size] for i in range(0, self.images, size)]
         labels = self.pixels.images.labels
         for pixels, chosen in zip(stream(self.pixels, batches, self.device), batches):
             yield self.normalize(pixels), torch.from_numpy(labels[chosen]).to(self.device)

@@ -37,14 +37,16 @@ from experiments.data.preprocessing import (
 from experiments.data.registry import SOURCES, Images, Source
 
 COUNTED = 10_000  # training images at most whose mean and deviation are taken
+LOOKS = 5  # batches of a half of validation, so that a search may read some of them only
+LEAST = 32  # images of such a batch
 
 
 @dataclass(frozen=True)
 class Splits:
     """Batches of every split. `test` is None unless it was asked for.
 
-    `halves` are the two parts of `validation`: a search selects on the first, and what it selected
-    is read a second time from the other.
+    `halves` are the two parts of `validation`: a search selects on the first, of which it may read
+    some batches only, and what it selected is read a second time from the other.
     """
 
     train: TrainingBatches
@@ -121,8 +123,10 @@ def load_splits(
     )
     normalize = Normalizer(preprocessing, device)
 
-    def evaluation(pixels: Pixels, indices: np.ndarray, full: bool = False) -> EvaluationBatches:
-        size = config.evaluate.batch_size
+    def evaluation(
+        pixels: Pixels, indices: np.ndarray, full: bool = False, batches: int = 1
+    ) -> EvaluationBatches:
+        size = min(config.evaluate.batch_size, max(math.ceil(len(indices) / batches), LEAST))
         return EvaluationBatches(pixels, indices, normalize, device, size, full)
 
     tests = None
@@ -140,7 +144,10 @@ def load_splits(
         ),
         calibration=evaluation(pixels, calibration, full=True),
         validation=evaluation(pixels, validation),
-        halves=(evaluation(pixels, first), evaluation(pixels, second)),
+        halves=(
+            evaluation(pixels, first, batches=LOOKS),
+            evaluation(pixels, second, batches=LOOKS),
+        ),
         test=tests,
         class_names=classes,
         preprocessing=preprocessing,
@@ -256,10 +263,13 @@ def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | 
 
 
 def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two halves with equal shares of every class, one image more or less."""
+    """Return two halves with equal shares of every class, one image more or less.
+
+    Both are in random order: their first images say of the others what any of them would.
+    """
     drawn = np.random.default_rng((seed, 5)).permutation(indices)
-    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
-    return by_class[::2], by_class[1::2]
+    by_class = np.argsort(labels[drawn], kind="stable")
+    return drawn[np.sort(by_class[::2])], drawn[np.sort(by_class[1::2])]
 
 
 def describe(splits: Splits, config: Config) -> str:

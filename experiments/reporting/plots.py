@@ -79,18 +79,21 @@ def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float,
 def plot_front(result: SearchResult, path: Path) -> Path:
     """Draw all trials, and the front on top with the index of each member (see `front_axes`).
 
-    Infeasible trials that were never evaluated in full are ticks on the axis of what is known of
-    them; dashed lines are the bounds.
+    Stopped trials are rings, at what was read of them. Infeasible trials that were never evaluated
+    in full are ticks on the axis of what is known of them; dashed lines are the bounds.
     """
     x, y = front_axes(result.goal.objectives)
     figure = _figure(7.2, 4.6)
     axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
     rejected = [record for record in result.trials if record.state == "infeasible"]
+    stopped = [record for record in result.trials if record.state == "stopped"]
     members = {record.number for record in result.front}  # drawn as they were measured last
     others = [record for record in complete if record.number not in members]
     _scatter(axes, _points(others, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
              label=f"{len(complete)} trials")  # fmt: skip
+    _scatter(axes, _points(stopped, x, y), s=18, facecolors="none", edgecolors=OTHER, alpha=0.7,
+             label=f"{len(stopped)} stopped")  # fmt: skip
     if rejected:
         label = f"{len(rejected)} infeasible"
         _scatter(axes, _points(rejected, x, y), s=22, marker="x", color=INFEASIBLE)

@@ -29,10 +29,10 @@ def run_here(evaluator: Evaluator, propose: Propose, finish: Finish) -> None:
         stopping = True
 
     with on_stop_signal(stop):
-        while not stopping and (architecture := propose()) is not None:
+        while not stopping and (task := propose()) is not None:
             evaluating = True
-            outcome = evaluate(lambda: evaluator, architecture)
+            outcome = evaluate(lambda: evaluator, task)
             evaluating = False
-            finish(architecture, outcome)
+            finish(task.architecture, outcome)
     if stopping:
         raise KeyboardInterrupt

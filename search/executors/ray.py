@@ -93,11 +93,11 @@ class StudySearcher(Searcher):
         self.error = KeyboardInterrupt()
 
     def suggest(self, trial_id: str) -> Any:
-        architecture = self._propose()
-        if architecture is None:
+        task = self._propose()
+        if task is None:
             return Searcher.FINISHED
-        self._running[trial_id] = architecture
-        return {"architecture": list(architecture)}
+        self._running[trial_id] = task.architecture
+        return {"task": task}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -19,14 +19,14 @@ class ArchitectureTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], pickled_evaluator: bytes = b"") -> None:
         self._pickled_evaluator = pickled_evaluator
         self._evaluator: Any = None
-        self._architecture = tuple(config["architecture"])
+        self._task = config["task"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._architecture = tuple(new_config["architecture"])
+        self._task = new_config["task"]
         return True
 
     def step(self) -> dict[str, Any]:
-        return {"outcome": evaluate(self._load, self._architecture), "done": True}
+        return {"outcome": evaluate(self._load, self._task), "done": True}
 
     def _load(self) -> Any:
         if self._evaluator is None:

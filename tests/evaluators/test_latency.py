@@ -99,6 +99,54 @@ def test_slow_networks_are_called_as_often_as_asked() -> None:
     assert len(calls) == 2 + 2 * 7  # warm-up for a second, then one uncounted call per block
 
 
+def scattering(spread: float, seed: int = 0) -> Machine:
+    """A machine on which every call takes another share more, normally distributed."""
+    rng = np.random.default_rng(seed)
+    return Machine(lambda now: 1.0 + spread * rng.standard_normal())
+
+
+def test_a_measurement_ends_when_it_is_precise() -> None:
+    calls = {
+        (spread, precision): len(measure(scattering(spread), 2.0, precision=precision).corrected_ms)
+        for spread in (0.001, 0.03)
+        for precision in (0.0, 0.001, 0.01)
+    }
+    assert calls[0.001, 0.01] == calls[0.03, 0.01] == 12 * 4  # the fewest blocks, of 4 calls
+    assert calls[0.001, 0.0] == calls[0.03, 0.0] == calls[0.03, 0.001] == 60 * 4
+    assert 12 * 4 <= calls[0.001, 0.001] < 60 * 4
+
+
+def test_the_median_is_as_precise_as_was_asked_for() -> None:
+    """The deviation over 200 machines, of which every block is slower or faster as a whole."""
+
+    def median(seed: int) -> tuple[float, int]:
+        rng = np.random.default_rng(seed)
+        block = itertools.chain.from_iterable([x] * 5 for x in 1 + 0.06 * rng.normal(size=10_000))
+        network = Machine(lambda now: next(block)).stopwatch(2.0)
+        measured = measure_interleaved(
+            network, lambda: 1.0, repeats=60, max_spread=1.0, precision=0.01, reference_ms=1.0
+        )
+        return statistics.median(measured.corrected_ms), len(measured.corrected_ms)
+
+    medians, counts = zip(*map(median, range(200)))
+    # a little more than 1 %: it ends where the estimate of its error happens to be small
+    assert 0.007 < statistics.stdev(medians) / 2.0 < 0.016
+    assert 12 * 4 < statistics.mean(counts) < 60 * 4
+
+
+def test_warming_up_ends_once_calls_become_no_faster() -> None:
+    calls = []
+
+    def cold() -> float:
+        calls.append(None)
+        return 1.0 + max(20 - len(calls), 0)
+
+    assert latency._warm_up(cold) == 1.0
+    assert len(calls) == 40  # two times ten calls after the twentieth
+    slower = itertools.count(1000)  # a machine that becomes slower need not become warmer
+    assert latency._warm_up(lambda: next(slower) / 1000) == pytest.approx(1.0145)
+
+
 def test_retries_pause_longer_and_longer() -> None:
     result = Interleaved((1.0,), 1.0, 1.0)
     outcomes = iter([TooNoisy("first"), TooNoisy("second"), result])

@@ -6,7 +6,9 @@ import pytest
 from spaces import small_config
 
 from configs import UserError
-from evaluators import peak_memory_mb
+from configs.errors import Stopped
+from evaluators import inherited_accuracy, peak_memory_mb
+from experiments.data.splits import load_splits
 from experiments.evaluator import SupernetEvaluator, latency_fingerprint
 from experiments.settings import goal_of
 from experiments.train import train_supernet
@@ -54,6 +56,42 @@ def test_nothing_expensive_is_measured_over_a_bound(trained: Workspace) -> None:
     assert evaluator.profile(evaluator.supernet.space.sample(_rng())).keys() == {
         "params", "macs", "latency_ms", "latency_spread", "latency_reference_ms",
     }  # fmt: skip
+
+
+def test_a_race_ends_as_soon_as_the_front_is_out_of_reach(trained: Workspace) -> None:
+    evaluator = evaluator_for(trained, objectives={"accuracy": "maximize", "params": "minimize"})
+    architecture = evaluator.supernet.space.sample(_rng())
+    full = evaluator(architecture)
+    images = full["accuracy_images"]
+    assert evaluator(architecture, {}) == full
+    own = {5: full}
+    assert evaluator(architecture, own) == full  # equal ones are on the front together
+    fewer = {5: {"accuracy": 100.0, "params": full["params"] + 1}}
+    assert evaluator(architecture, fewer) == full  # fewer parameters: no rival
+    rivals = {**fewer, 7: {"accuracy": 100.0, "params": full["params"]}}
+    with pytest.raises(Stopped, match=r"^\d+ of \d+ images right; trial 7 is better$") as stop:
+        evaluator(architecture, rivals)
+    partly = stop.value.metrics
+    assert partly["accuracy_images"] < images and partly["params"] == full["params"]
+    assert 0 <= partly["accuracy"] < 100
+    known = SupernetEvaluator(evaluator.config, trained, known={architecture: full})
+    assert known(architecture, rivals) == full  # nothing is left to be read
+
+
+@pytest.mark.parametrize("cache_mb", [0, 64])
+def test_shared_beginnings_change_nothing(trained: Workspace, cache_mb: int) -> None:
+    config = small_config(
+        train={"epochs": 1}, data={"limit": 400}, evaluate={"cache_mb": cache_mb},
+        search={"objectives": {"accuracy": "maximize", "params": "minimize"}},
+    )  # fmt: skip
+    evaluator, splits = SupernetEvaluator(config, trained), load_splits(config, "cpu")
+    for last in ("conv3", "inv3", "skip"):
+        architecture = ("conv3", "inv3", "conv3", last)
+        accuracy = evaluator(architecture)["accuracy"]
+        assert accuracy == inherited_accuracy(
+            evaluator.supernet, architecture, splits.calibration, splits.halves[0]
+        )
+    assert (evaluator._prefixes is not None) == (cache_mb > 0)
 
 
 def test_another_device_is_refused(trained: Workspace) -> None:

@@ -57,6 +57,26 @@ def test_metrics_of_ones_own_may_point_anywhere() -> None:
     assert goal.judge({"score": 1.0, "margin": 2.0, "energy": -3.0}) == ("complete", "")
 
 
+@pytest.mark.parametrize(
+    ("latency", "rival"), [(0.5, None), (1.0, 1), (1.5, 1), (2.0, 2), (9.0, 2)]
+)
+def test_the_rival_is_the_best_of_those_that_are_as_good_elsewhere(
+    latency: float, rival: int | None
+) -> None:
+    front = {
+        2: {"accuracy": 90.0, "latency_ms": 2.0},
+        1: {"accuracy": 80.0, "latency_ms": 1.0},
+        7: {"accuracy": 95.0, "latency_ms": 10.0},
+    }
+    assert GOAL.rival("accuracy", {"latency_ms": latency}, front) == rival
+    assert GOAL.rival("accuracy", {"params": 1.0}, front) is None  # latency is not known yet
+    assert GOAL.rival("params", {"latency_ms": latency}, front) is None  # no objective
+    assert GOAL.rival("accuracy", {"latency_ms": latency}, {}) is None
+    assert Goal({"accuracy": "maximize"}).rival("accuracy", {}, front) == 7
+    faster = GOAL.rival("latency_ms", {"accuracy": 85.0}, front)
+    assert faster == 2  # of trials 2 and 7
+
+
 def test_it_is_a_value() -> None:
     given = dict(OBJECTIVES)
     goal = Goal(given, {"latency_ms": 3.0})

@@ -15,8 +15,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from configs.errors import UserError
-from search import SearchProgress, SearchResult, TrialRecord, run_search
+from configs.errors import Stopped, UserError
+from search import Goal, SearchProgress, SearchResult, TrialRecord, run_search
 from search_space import Architecture, ChoiceSpace
 
 NAMES = ("conv", "inv", "skip")
@@ -295,6 +295,59 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert found[always].state == "failed"
     assert "died three times" in found[always].message
     assert Counter(record.state for record in result.trials) == {"complete": 7, "failed": 1}
+
+
+class Racer:
+    """Stops where a member of the front is as fast, and better by more than a point."""
+
+    def __call__(self, architecture: Architecture, front: dict) -> dict[str, float]:
+        metrics = {**evaluate(architecture), "rivals": float(len(front))}
+        number = Goal(OBJECTIVES).rival("accuracy", metrics, front)
+        if number is not None and front[number]["accuracy"] > metrics["accuracy"] + 1:
+            partly = {**metrics, "accuracy": metrics["accuracy"] - 0.5}
+            raise Stopped(f"trial {number} is better", partly)
+        return metrics
+
+
+RACE = ChoiceSpace([("conv", "inv", "slow", "skip")] * 4)
+
+
+def slow_or_fast(architecture: Architecture) -> dict[str, float]:
+    """`slow` costs most and brings least, so most architectures are behind the front."""
+    cost, gain = {**COST, "slow": 5.0}, {"conv": 4.0, "inv": 3.5, "slow": 1.0, "skip": 0.0}
+    return {
+        "latency_ms": sum(cost[name] for name in architecture),
+        "accuracy": 50 + sum(gain[name] for name in architecture),
+    }
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_race_stops_what_cannot_reach_the_front(
+    tmp_path: Path, monkeypatch, sampler: str, workers: int
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "evaluate", slow_or_fast)
+    storage, first = tmp_path / "study.db", ("slow",) * 4
+    arguments = {"trials": 40, "workers": workers, "sampler": sampler, "storage": storage}
+    result = run_search(
+        RACE, Racer(), OBJECTIVES, **arguments, racing=True, start=[("conv",) * 4, first]
+    )
+    states = Counter(record.state for record in result.trials)
+    assert set(states) == {"complete", "stopped"} and states["stopped"] > 5
+    found = {record.architecture: record for record in result.trials}
+    assert found[first].state == "complete" and found[first].metrics["rivals"] == 0
+    every = [TrialRecord(n, a, slow_or_fast(a), "complete") for n, a in enumerate(found)]
+    wanted = {record.architecture for record in Goal(OBJECTIVES).front(every)}
+    assert {record.architecture for record in result.front} == wanted  # nobody is missing
+    for record in result.trials:
+        full = slow_or_fast(record.architecture)["accuracy"]
+        if record.state == "stopped":
+            number = int(re.fullmatch(r"trial (\d+) is better", record.message)[1])
+            assert result.trials[number].metrics["accuracy"] > full + 1
+            assert result.trials[number].metrics["latency_ms"] <= record.metrics["latency_ms"]
+            assert record.metrics["accuracy"] == full - 0.5
+    again = run_search(RACE, Racer(), OBJECTIVES, **arguments, racing=True)
+    assert again.trials == result.trials and again.front == result.front
 
 
 class Slow:

@@ -150,6 +150,29 @@ def test_samplers_beat_random_on_nas_bench_macro() -> None:
     assert min(shares["nsga2"], shares["tpe"], shares["evolution"]) > 0.95
 
 
+@pytest.mark.parametrize("sampler", OURS)
+def test_what_was_stopped_is_learnt_as_it_was_read(sampler: str) -> None:
+    """Trials behind the front, read in part, mislead no sampler: the best is still found."""
+    space, goal = ChoiceSpace([NAMES] * 5), Goal(OBJECTIVES)
+    proposer, rng = proposer_for(space, sampler, trials=100), np.random.default_rng(0)
+    records: list[TrialRecord] = []
+    for number in range(100):
+        architecture = proposer.propose()
+        metrics, front = evaluate(architecture), {r.number: r.metrics for r in goal.front(records)}
+        rival = goal.rival("accuracy", metrics, front)
+        state = "complete"
+        if rival is not None and front[rival]["accuracy"] > metrics["accuracy"]:
+            state = "stopped"
+            metrics["accuracy"] = min(
+                metrics["accuracy"] + rng.normal(), front[rival]["accuracy"] - 0.1
+            )
+        records.append(TrialRecord(number, architecture, metrics, state))
+        proposer.learn(records[-1])
+    assert sum(record.state == "stopped" for record in records) > 10
+    best = max(evaluate(record.architecture)["accuracy"] for record in goal.front(records))
+    assert best > evaluate(("conv",) * 5)["accuracy"] - 2
+
+
 def test_any_sampler_of_optuna_is_accepted() -> None:
     space = ChoiceSpace([NAMES] * 4)
     sampler = optuna.samplers.TPESampler(seed=1)

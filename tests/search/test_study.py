@@ -29,16 +29,19 @@ def test_study_is_an_ordinary_optuna_study(tmp_path: Path) -> None:
     metrics = {"latency_ms": 5.0}
     study.add(TrialRecord(UNNUMBERED, ("inv", "conv"), metrics, "infeasible", "too slow", 0.1))
     study.add(TrialRecord(UNNUMBERED, ("skip", "conv"), {}, "failed", "broke", 0.1))
+    metrics = {"accuracy": 60.0, "latency_ms": 2.6, "accuracy_images": 10.0}
+    study.add(TrialRecord(UNNUMBERED, ("inv", "inv"), metrics, "stopped", "trial 0 is better", 0.1))
     study.set_running([("skip", "skip"), ("inv", "skip")])
 
     trials = optuna.load_study(study_name="mine", storage=url).trials
-    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "PRUNED"]
     assert trials[0].values == [80.0, 2.5]
     assert trials[0].params == {"layer_00": "inv", "layer_01": "skip"}
     assert [trial.constraints for trial in trials] == [
         {"latency_ms": -0.5},
         {"latency_ms": 2.0},
         {},
+        {"latency_ms": pytest.approx(-0.4)},
     ]
     assert optuna.load_study(study_name="mine", storage=url).best_trials == [trials[0]]
 

@@ -126,6 +126,21 @@ def test_pictures_are_pngs_of_the_right_size(result, space, tmp_path):
     assert two[0] == 2 * one[0], "one panel per unit"
 
 
+def test_stopped_trials_are_shown_where_they_were_read(result, space, tmp_path) -> None:
+    first = next(record for record in result.trials if record.state == "complete")
+    stopped = dataclasses.replace(first, number=999, state="stopped", message="trial 1 is better")
+    raced = dataclasses.replace(result, trials=[*result.trials, stopped])
+    pictures = []
+    for drawn, name in ((result, "plain.png"), (raced, "raced.png")):
+        pictures.append(plot_front(drawn, tmp_path / name).read_bytes())
+    assert pictures[0] != pictures[1]
+    write_report(raced, space, tmp_path / "report")
+    with (tmp_path / "report" / "trials.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["number"] == "999"]
+    assert row["state"] == "stopped" and float(row["accuracy"]) == first.metrics["accuracy"]
+    assert "trial 1 is better" in (tmp_path / "report" / "front.html").read_text()
+
+
 def test_a_picture_of_an_empty_or_fully_infeasible_search_can_be_drawn(result, space, tmp_path):
     rejected = [record for record in result.trials if record.state == "infeasible"]
     empty = dataclasses.replace(result, trials=rejected, front=[])
