@@ -1,9 +1,8 @@
 """A synthetic landscape whose true front is known: 46 layers with 5 candidates each.
 
-The logit of an architecture's accuracy is a sum of one effect a layer and one a pair of neighbouring
-layers; the cost is a sum over layers of whole numbers. So dynamic programming over layers finds the
-best accuracy of every cost exactly. What a search reads is the share of right answers on 1,000
-images.
+The logit of an architecture's accuracy is a sum of one effect a layer and one a pair of neighbours;
+the cost is a sum over layers of whole numbers. So dynamic programming over layers finds the best
+accuracy of every cost exactly. What a search reads is the share of right answers on 1,000 images.
 """
 
 from __future__ import annotations
