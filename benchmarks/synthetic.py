@@ -28,19 +28,20 @@ class Landscape:
         largest_cost: Of all architectures.
     """
 
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng([LAYERS, seed])
-        shape = (LAYERS, len(CANDIDATES))
-        self.space = ChoiceSpace([CANDIDATES] * LAYERS)
+    def __init__(self, seed: int, layers: int = LAYERS) -> None:
+        rng = np.random.default_rng([layers, seed])
+        shape = (layers, len(CANDIDATES))
+        self.space = ChoiceSpace([CANDIDATES] * layers)
         self._seed = seed
         self._cost = rng.integers(*COSTS, shape, endpoint=True)
+        self._costs_by_name = [dict(zip(CANDIDATES, costs)) for costs in self._cost.tolist()]
         self.largest_cost = int(self._cost.max(axis=1).sum())
-        weight = rng.lognormal(sigma=0.5, size=LAYERS)  # some layers matter more
+        weight = rng.lognormal(sigma=0.5, size=layers)  # some layers matter more
         cost = (self._cost - np.mean(COSTS)) / (np.ptp(COSTS) / np.sqrt(12))
         effect = weight[:, None] * (LEVERAGE * cost + rng.normal(size=shape))
         pair_weight = INTERACTION * np.sqrt(weight[:-1] * weight[1:])
-        pairs = pair_weight[:, None, None] * rng.normal(size=(LAYERS - 1, *2 * shape[1:]))
-        drawn = rng.integers(len(CANDIDATES), size=(DRAWS, LAYERS))
+        pairs = pair_weight[:, None, None] * rng.normal(size=(layers - 1, *2 * shape[1:]))
+        drawn = rng.integers(len(CANDIDATES), size=(DRAWS, layers))
         sums = _sums(effect, pairs, drawn)
         typical = TYPICAL / 100
         scale = DEVIATION / 100 / (typical * (1 - typical)) / sums.std()
@@ -55,7 +56,7 @@ class Landscape:
 
     def cost(self, architecture: Architecture) -> float:
         """Return the cost alone."""
-        return float(self._cost[np.arange(LAYERS), self._indices(architecture)].sum())
+        return float(sum(costs[name] for costs, name in zip(self._costs_by_name, architecture)))
 
     def evaluate(self, architecture: Architecture) -> dict[str, float]:
         """Return what a search reads; the same each time."""
@@ -72,7 +73,7 @@ class Landscape:
         """
         best = np.full((len(CANDIDATES), self.largest_cost + 1), -np.inf)
         best[range(len(CANDIDATES)), self._cost[0]] = self._effect[0]
-        for layer in range(1, LAYERS):
+        for layer in range(1, len(self._cost)):
             joined = (best[:, None] + self._pairs[layer - 1][:, :, None]).max(axis=0)
             best = np.full_like(best, -np.inf)
             for candidate, cost in enumerate(self._cost[layer]):
