@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,17 +157,17 @@ class Entry:
 
     Attributes:
         make: Returns what `run_search` takes as sampler, for a seed.
-        seeds: Searches a task.
-        noisy: Seeds and evaluations on the landscape.
+        seeds: Searches of a task on NAS-Bench-Macro.
+        noisy: Searches of a task on the landscape.
     """
 
     make: Callable[[int], str | optuna.samplers.BaseSampler]
     seeds: int = SEEDS
-    noisy: tuple[int, int] = (SEEDS, EVALUATIONS)
+    noisy: int = SEEDS
 
-    def budget(self, task: str) -> tuple[int, int]:
-        """Return how many seeds, and evaluations of each."""
-        return self.noisy if task.startswith("noisy") else (self.seeds, EVALUATIONS)
+    def searches(self, task: str) -> int:
+        """Return how often it searches a task, each time from another seed."""
+        return self.noisy if task.startswith("noisy") else self.seeds
 
 
 ENTRIES = {
@@ -176,8 +177,8 @@ ENTRIES = {
     "tpe": Entry(lambda seed: "tpe"),
     "Optuna NSGA-II": Entry(lambda seed: optuna.samplers.NSGAIISampler(seed=seed)),
     "Optuna TPE": Entry(lambda seed: optuna.samplers.TPESampler(seed=seed)),
-    # An ask takes a second on 8 layers and ... on 46.
-    "Optuna GP": Entry(lambda seed: optuna.samplers.GPSampler(seed=seed), 5, (5, 100)),
+    # A proposal takes a second of the processor on 8 layers, and more on 46.
+    "Optuna GP": Entry(lambda seed: optuna.samplers.GPSampler(seed=seed), seeds=5, noisy=3),
 }
 
 STYLES: dict[str, dict[str, Any]] = {  # hues of Okabe and Ito; Optuna's own are dashed
@@ -219,7 +220,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+        self._lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"{path.name}.lock")
 
     def searches(self) -> list[dict[str, Any]]:
         return json.loads(self._path.read_text()) if self._path.exists() else []
@@ -231,8 +232,14 @@ class Record:
     def add(self, search: dict[str, Any]) -> None:
         self._change(lambda searches: [*searches, search])
 
-    def forget(self, samplers: Sequence[str]) -> None:
-        self._change(lambda searches: [s for s in searches if s["sampler"] not in samplers])
+    def forget(self, tasks: Sequence[str], samplers: Sequence[str]) -> None:
+        self._change(
+            lambda searches: [
+                search
+                for search in searches
+                if search["task"] not in tasks or search["sampler"] not in samplers
+            ]
+        )
 
     def _change(self, change: Callable[[list[Any]], list[Any]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,17 +253,16 @@ def fill(
 ) -> None:
     """Run what the record lacks."""
     for sampler in samplers:
-        entry = ENTRIES[sampler]
-        for seed in range(max(entry.seeds, entry.noisy[0])):
+        for seed in range(SEEDS):
             for name, make in tasks.items():
-                seeds, evaluations = entry.budget(name)
-                if seed >= seeds or record.holds(name, sampler, seed):
+                entry = ENTRIES[sampler]
+                if seed >= entry.searches(name) or record.holds(name, sampler, seed):
                     continue
-                found = run(make(seed), entry.make(seed), seed, evaluations)
+                found = run(make(seed), entry.make(seed), seed, EVALUATIONS)
                 record.add({"task": name, "sampler": sampler, "seed": seed, **found})
                 console.print(
-                    f"{name}, {sampler}, seed {seed}: {found['scores'][-1]:.3f} after "
-                    f"{evaluations}, {found['seconds']:.3f} s a proposal",
+                    f"{name}, {sampler}, seed {seed}: {found['scores'][-1]:.3f}, "
+                    f"{found['seconds']:.3f} s a proposal",
                     highlight=False,
                 )
 
@@ -264,8 +270,8 @@ def fill(
 def table_of(searches: Sequence[Mapping[str, Any]]) -> Table:
     """Return means and standard deviations over the seeds, which Markdown shows as a table too.
 
-    Below each task, ours against the best of the others: the difference (better is positive) and
-    its standard error; ``-`` where it loses by more than that.
+    Below each task, ours against the best of the others: the difference (positive is better), its
+    standard error, and whether it loses or wins by more than that.
     """
     table = Table(box=MARKDOWN)
     for column in ("task", "sampler", *SHOWN, "seeds", "s a proposal"):
@@ -282,9 +288,7 @@ def table_of(searches: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def scores_after(searches: Sequence[Mapping[str, Any]], count: int) -> np.ndarray:
-    """Return the scores after some evaluations, of the searches that went so far."""
-    index = count // EVERY - 1
-    return np.array([s["scores"][index] for s in searches if len(s["scores"]) > index])
+    return np.array([search["scores"][count // EVERY - 1] for search in searches])
 
 
 def written(scores: np.ndarray) -> str:
@@ -362,7 +366,7 @@ def main() -> None:
         smoke(tasks)
         return
     record = Record(arguments.out)
-    record.forget(arguments.again)
+    record.forget([*tasks], arguments.again)
     if not arguments.table:
         fill(record, tasks, arguments.samplers)
     searches = sorted(record.searches(), key=lambda search: [*tasks].index(search["task"]))
