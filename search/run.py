@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.suggestions import did_you_mean
 from search.executors.executor import Evaluator
 from search.executors.process import process_unchanged
 from search.goal import Direction, Goal
@@ -99,6 +100,7 @@ def run_search(
             raise UserError(f"{key}: {value} is too few; use {least} or more")
     for architecture in start:
         space.validate(architecture)
+    _check_known(problem)
 
     with process_unchanged():
         # Imported here because Optuna takes half a second, and Ray another one.
@@ -138,3 +140,15 @@ def run_search(
                     gpus_per_worker=gpus_per_worker,
                 )
             return driver.result()
+
+
+def _check_known(problem: Problem) -> None:
+    """Refuse metrics that are known but not asked for, and functions that fail at the first try."""
+    from search.beliefs import Computed
+
+    first = problem.space.canonical(tuple(layer.candidates[0] for layer in problem.space.layers))
+    for name, function in problem.known.items():
+        if name not in problem.goal.metrics:
+            hint = did_you_mean(name, problem.goal.metrics)
+            raise UserError(f"known.{name}: neither an objective nor bounded; {hint}")
+        Computed(name, function).predict([first])
