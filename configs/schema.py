@@ -170,9 +170,9 @@ class Search:
 
     trials: int = 100
     """Different architectures to evaluate; answers from the memo are free."""
-    sampler: str = "nsga2"
-    """Which architecture to try next: `nsga2`, `tpe`, `evolution`, `random`, or a registered
-    one."""
+    sampler: str = "surrogate"
+    """Which architecture to try next: `surrogate`, `evolution` (the choice for more than 2,000
+    trials), `nsga2`, `tpe`, `random`, or a registered one."""
     objectives: dict[str, Literal["maximize", "minimize"]] = field(
         default_factory=lambda: {"accuracy": "maximize", "latency_ms": "minimize"}
     )

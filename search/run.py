@@ -28,7 +28,7 @@ def run_search(
     objectives: Mapping[str, Direction],
     *,
     trials: int,
-    sampler: str | optuna.samplers.BaseSampler = "nsga2",
+    sampler: str | optuna.samplers.BaseSampler = "surrogate",
     seed: int = 0,
     workers: int = 1,
     storage: str | Path | None = None,
@@ -62,7 +62,8 @@ def run_search(
         objectives: Metric name to `"maximize"` or `"minimize"`; metrics of your own are fine.
         trials: How many architectures the study holds in the end, earlier calls included. Failed,
             infeasible and unmeasurable ones count; repetitions do not.
-        sampler: A registered name, or any sampler of Optuna's, which brings its own seed.
+        sampler: A registered name, or any sampler of Optuna's, which brings its own seed. The cost
+            of `surrogate` grows with the trials; for more than 2,000 take `evolution`.
         seed: Of the sampler.
         workers: Evaluations at a time; 0 evaluates in this process.
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
