@@ -290,8 +290,8 @@ def fill(
 def table_of(searches: Sequence[Mapping[str, Any]]) -> Table:
     """Return means and standard deviations over the seeds, which Markdown shows as a table too.
 
-    Below each task, ours against the best of the others: the difference (positive is better), its
-    standard error, and whether it loses or wins by more than that.
+    Below each task, `surrogate` against the best of the others: the difference (positive is better)
+    and its standard error; it loses where it is worse by more than that.
     """
     table = Table(box=MARKDOWN)
     for column in ("task", "sampler", *SHOWN, "seeds", "s a proposal"):
@@ -303,7 +303,7 @@ def table_of(searches: Sequence[Mapping[str, Any]]) -> Table:
             cells = [written(scores_after(own, count)) for count in SHOWN]
             seconds = np.mean([search["seconds"] for search in own])
             table.add_row(task, sampler, *cells, str(len(own)), f"{seconds:.3f}")
-        table.add_row(task, "**ours - best other**", *(verdict(of_task, n) for n in SHOWN))
+        table.add_row(task, "surrogate - best other", *(verdict(of_task, n) for n in SHOWN))
     return table
 
 
@@ -329,8 +329,8 @@ def verdict(searches: Sequence[Mapping[str, Any]], count: int) -> str:
     best = max(found, key=lambda name: found[name].mean())
     difference = ours.mean() - found[best].mean()
     error = np.sqrt(sum(scores.var(ddof=1) / len(scores) for scores in (ours, found[best])))
-    outcome = "loses" if difference < -error else "wins" if difference > error else "equals"
-    return f"{difference:+.3f} ± {error:.3f}, {outcome} ({best})"
+    loses = ", **loses**" if difference < -error else ""
+    return f"{difference:+.3f} ± {error:.3f} {best}{loses}"
 
 
 def draw(searches: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -387,7 +387,7 @@ def main() -> None:
     record.forget([*tasks], arguments.again)
     if not arguments.table:
         fill(record, tasks, arguments.samplers)
-    searches = sorted(record.searches(), key=lambda search: [*tasks].index(search["task"]))
+    searches = [s for name in tasks for s in record.searches() if s["task"] == name]
     console.print(table_of(searches))
     draw(searches, arguments.picture)
 
