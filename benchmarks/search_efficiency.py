@@ -41,9 +41,7 @@ import numpy as np
 import optuna
 from matplotlib.figure import Figure
 from nas_bench_macro import DATA, NasBenchMacro, load_table
-from rich.box import MARKDOWN
 from rich.console import Console
-from rich.table import Table
 from synthetic import TYPICAL, Landscape
 
 from configs.atomic import write_atomically
@@ -65,7 +63,7 @@ OURS = "surrogate"  # the sampler that is compared with the best of the others
 
 SHARE, REGRET = "share of the true hypervolume", "regret (points)"
 
-console = Console(width=200)
+console = Console(width=100)
 Metrics = Mapping[str, float]
 
 
@@ -287,24 +285,24 @@ def fill(
                 )
 
 
-def table_of(searches: Sequence[Mapping[str, Any]]) -> Table:
-    """Return means and standard deviations over the seeds, which Markdown shows as a table too.
+def table_of(searches: Sequence[Mapping[str, Any]]) -> str:
+    """Return means and standard deviations over the seeds as a table in Markdown.
 
     Below each task, `surrogate` against the best of the others: the difference (positive is better)
     and its standard error; it loses where it is worse by more than that.
     """
-    table = Table(box=MARKDOWN)
-    for column in ("task", "sampler", *SHOWN, "seeds", "s a proposal"):
-        table.add_column(str(column), justify="left" if column in ("task", "sampler") else "right")
+    rows = [["task", "sampler", *map(str, SHOWN), "seeds", "s a proposal"]]
+    rows.append(["---", "---", *["--:"] * (len(rows[0]) - 2)])
     for task in dict.fromkeys(search["task"] for search in searches):
         of_task = [search for search in searches if search["task"] == task]
         for sampler in sorted({s["sampler"] for s in of_task}, key=[*ENTRIES].index):
             own = [search for search in of_task if search["sampler"] == sampler]
             cells = [written(scores_after(own, count)) for count in SHOWN]
             seconds = np.mean([search["seconds"] for search in own])
-            table.add_row(task, sampler, *cells, str(len(own)), f"{seconds:.3f}")
-        table.add_row(task, "surrogate - best other", *(verdict(of_task, n) for n in SHOWN))
-    return table
+            rows.append([task, sampler, *cells, str(len(own)), f"{seconds:.3f}"])
+        verdicts = [verdict(of_task, count) for count in SHOWN]
+        rows.append([task, f"*{OURS} - best other*", *verdicts, "", ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def scores_after(searches: Sequence[Mapping[str, Any]], count: int) -> np.ndarray:
@@ -312,7 +310,8 @@ def scores_after(searches: Sequence[Mapping[str, Any]], count: int) -> np.ndarra
 
 
 def written(scores: np.ndarray) -> str:
-    return f"{scores.mean():.3f} ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
+    spread = f" ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
+    return f"{scores.mean():.3f}{spread}"
 
 
 def verdict(searches: Sequence[Mapping[str, Any]], count: int) -> str:
@@ -388,7 +387,7 @@ def main() -> None:
     if not arguments.table:
         fill(record, tasks, arguments.samplers)
     searches = [s for name in tasks for s in record.searches() if s["task"] == name]
-    console.print(table_of(searches))
+    print(table_of(searches))
     draw(searches, arguments.picture)
 
 
