@@ -116,6 +116,8 @@ class Metric:
         always: Whether every search measures it, asked for or not.
         additive: Whether it is a sum over the layers of an architecture, whose smallest and largest
             value in a space can then be calculated.
+        ceiling: What no value exceeds, such as 100 % of accuracy; None where there is no such end.
+            The nearer to it, the harder is the next step.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Metric:
     always: bool = False
     additive: bool = False
     companions: tuple[str, ...] = ()
+    ceiling: float | None = None
 
     @property
     def title(self) -> str:
@@ -170,6 +173,7 @@ def register_metric(
     always: bool = False,
     additive: bool = False,
     companions: tuple[str, ...] = (),
+    ceiling: float | None = None,
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -195,6 +199,7 @@ def register_metric(
                 always=always,
                 additive=additive,
                 companions=companions,
+                ceiling=ceiling,
             )
         )
         return measure
@@ -253,6 +258,7 @@ def _accuracy_error(values: Values) -> float | None:
     write="{:.2f}".format,
     error=_accuracy_error,
     companions=("accuracy_images",),
+    ceiling=100.0,
 )
 def accuracy(subject: Subject) -> Values:
     """Top-1 accuracy on validation images, batch norms recalibrated; with the images' number."""

@@ -75,7 +75,9 @@ _PUBLIC = {
         "profile_space",
         "run_search",
     ),
+    "search.problem": ("Problem",),
     "search.samplers": ("Sampler", "register_sampler"),
+    "search.surrogate": ("Surrogate",),
     "experiments.data.splits": ("load_splits",),
     "experiments.data.registry": ("Images", "Source", "register_source"),
     "experiments.measure": ("measure",),
@@ -146,8 +148,10 @@ if TYPE_CHECKING:
     from search import check_feasible as check_feasible
     from search import profile_space as profile_space
     from search import run_search as run_search
+    from search.problem import Problem as Problem
     from search.samplers import Sampler as Sampler
     from search.samplers import register_sampler as register_sampler
+    from search.surrogate import Surrogate as Surrogate
     from search_space import Architecture as Architecture
     from search_space import ChoiceSpace as ChoiceSpace
     from search_space import Layer as Layer

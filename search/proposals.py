@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 
-from search.goal import Goal
+from search.problem import Problem
 from search.samplers import Evolution, make_sampler
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
-    from search_space import Architecture, ChoiceSpace
+    from search_space import Architecture
 
 RE_ASKS = 20  # how often a sampler may repeat itself before it is overruled
 DRAWS = 100  # changes to the front, and then random draws, before the space is listed
@@ -31,34 +32,30 @@ class Proposer:
 
     Args:
         sampler: A registered name, or an Optuna sampler.
-        trials: The budget of the search.
         records: Evaluations of an earlier run of the same search.
         queue: Architectures to propose before all others.
     """
 
     def __init__(
         self,
-        space: ChoiceSpace,
-        goal: Goal,
+        problem: Problem,
         *,
         sampler: str | optuna.samplers.BaseSampler,
-        trials: int,
-        seed: int,
         records: Iterable[TrialRecord] = (),
         queue: Iterable[Architecture] = (),
     ) -> None:
         records = list(records)
-        self._space = space
+        self._space = problem.space
         # A resumed search must not draw the architectures of its beginning again.
-        seeds = np.random.SeedSequence([seed, len(records)]).generate_state(2)
+        seeds = np.random.SeedSequence([problem.seed, len(records)]).generate_state(2)
         self._rng = np.random.default_rng(int(seeds[0]))
-        self._sampler = make_sampler(sampler, space, goal, trials=trials, seed=int(seeds[1]))
-        self._fallback = Evolution(space, goal, trials=trials, seed=int(seeds[0]))
+        self._sampler = make_sampler(sampler, replace(problem, seed=int(seeds[1])))
+        self._fallback = Evolution(replace(problem, seed=int(seeds[0])))
         self._memo: dict[Architecture, TrialRecord | None] = {}  # None: being evaluated
         self._unseen: list[Architecture] | None = None
         for record in records:
             self.learn(record)
-        self._queue = deque(space.canonical(architecture) for architecture in queue)
+        self._queue = deque(self._space.canonical(architecture) for architecture in queue)
 
     def propose(self) -> Architecture | None:
         """Return the next architecture; None when there is nothing new."""

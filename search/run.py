@@ -11,6 +11,7 @@ from configs.errors import UserError
 from search.executors.executor import Evaluator
 from search.executors.process import process_unchanged
 from search.goal import Direction, Goal
+from search.problem import Features, Known, Problem
 from search.progress import ProgressDisplay, SearchProgress
 from search.trials import SearchResult, TrialRecord
 
@@ -37,6 +38,8 @@ def run_search(
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
     start: Sequence[Architecture] = (),
+    known: Known = MappingProxyType({}),
+    features: Features | None = None,
     on_trial: Callable[[TrialRecord, SearchProgress], None] | None = None,
     progress: bool | None = None,
 ) -> SearchResult:
@@ -72,6 +75,12 @@ def run_search(
         cpus_per_worker: CPUs reserved for each worker.
         gpus_per_worker: GPUs reserved for each worker.
         start: Architectures to try first.
+        known: Metrics that are exact functions of the architecture, by name, such as a count or a
+            table. The sampler `surrogate` computes them instead of guessing: it never proposes
+            what exceeds a bound on one of them, unless nothing keeps it. Called in this process,
+            thousands of times a proposal. The evaluator returns these metrics all the same.
+        features: Numbers of an architecture on which objectives are likely to depend, for the
+            sampler `surrogate`; see `Surrogate`.
         on_trial: Called in this process with each new record.
         progress: Show progress on standard error. None: on a terminal only.
 
@@ -84,6 +93,7 @@ def run_search(
         KeyboardInterrupt: SIGINT or SIGTERM.
     """
     goal = Goal(objectives, constraints or {})
+    problem = Problem(space, goal, trials, seed, known, features)
     for key, value, least in (("trials", trials, 1), ("workers", workers, 0)):
         if value < least:
             raise UserError(f"{key}: {value} is too few; use {least} or more")
@@ -103,11 +113,8 @@ def run_search(
         with sole_driver(url), ProgressDisplay(progress) as display:
             study = SearchStudy(url, study_name, space, goal, context)
             proposer = Proposer(
-                space,
-                goal,
+                problem,
                 sampler=sampler,
-                trials=trials,
-                seed=seed,
                 records=study.records,
                 queue=[*study.interrupted, *start],
             )

@@ -3,8 +3,8 @@
 A new one is a class with `propose` and `learn` and one registration, here or in a user's own file::
 
     @register_sampler("greedy")
-    def greedy(space, goal, *, trials, seed):
-        return Greedy(space, goal, seed)
+    class Greedy:
+        def __init__(self, problem): ...  # space, goal, trials, seed and what is known
 
 Any sampler of Optuna's (or of OptunaHub's) can be given to `run_search` as it is.
 """
@@ -21,12 +21,13 @@ from optuna.trial import TrialState
 
 from configs.errors import UserError
 from configs.registry import Registry
-from search.goal import Goal
+from search.problem import Problem
 from search.study import parameters_of
+from search.surrogate_sampler import SurrogateSampler
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
-    from search_space import Architecture, ChoiceSpace
+    from search_space import Architecture
 
 RE_ASKS = 20  # how often Optuna may propose what is being evaluated right now
 
@@ -50,13 +51,14 @@ class Sampler(Protocol):
         """
 
 
-MakeSampler = Callable[..., Sampler]
+MakeSampler = Callable[[Problem], Sampler]
 
 SAMPLERS: Registry[MakeSampler] = Registry("sampler")
+SAMPLERS.register("surrogate")(SurrogateSampler)
 
 
 def register_sampler(name: str) -> Callable[[MakeSampler], MakeSampler]:
-    """Return a decorator that makes ``make(space, goal, *, trials, seed) -> Sampler`` available.
+    """Return a decorator that makes a function of a `Problem` that returns a sampler available.
 
     Raises:
         UserError: Another sampler has that name already.
@@ -64,28 +66,20 @@ def register_sampler(name: str) -> Callable[[MakeSampler], MakeSampler]:
     return SAMPLERS.register(name)
 
 
-def make_sampler(
-    sampler: str | optuna.samplers.BaseSampler,
-    space: ChoiceSpace,
-    goal: Goal,
-    *,
-    trials: int,
-    seed: int,
-) -> Sampler:
+def make_sampler(sampler: str | optuna.samplers.BaseSampler, problem: Problem) -> Sampler:
     """Return the sampler of a name, or the one that rests on a given sampler of Optuna's.
 
     Args:
         sampler: A registered name, or an Optuna sampler, which brings its own seed.
-        trials: The budget of the search.
 
     Raises:
         UserError: No sampler has that name; the message names the nearest.
     """
     if isinstance(sampler, str):
-        return SAMPLERS[sampler](space, goal, trials=trials, seed=seed)
+        return SAMPLERS[sampler](problem)
     if not isinstance(sampler, optuna.samplers.BaseSampler):
         raise UserError(f"sampler: {sampler!r} is neither a name nor an Optuna sampler")
-    return OptunaSampler(space, goal, sampler)
+    return OptunaSampler(problem, sampler)
 
 
 def population_of(trials: int) -> int:
@@ -100,11 +94,10 @@ class OptunaSampler:
     with their constraints.
     """
 
-    def __init__(
-        self, space: ChoiceSpace, goal: Goal, sampler: optuna.samplers.BaseSampler
-    ) -> None:
-        self._space, self._goal = space, goal
-        self._study = optuna.create_study(directions=[*goal.objectives.values()], sampler=sampler)
+    def __init__(self, problem: Problem, sampler: optuna.samplers.BaseSampler) -> None:
+        self._space, self._goal = problem.space, problem.goal
+        directions = [*self._goal.objectives.values()]
+        self._study = optuna.create_study(directions=directions, sampler=sampler)
         self._asked: dict[Architecture, optuna.Trial] = {}
 
     def propose(self) -> Architecture:
@@ -166,25 +159,26 @@ class NSGAII(OptunaSampler):
 
 
 @register_sampler("nsga2")
-def nsga2(space: ChoiceSpace, goal: Goal, *, trials: int, seed: int) -> Sampler:
+def nsga2(problem: Problem) -> Sampler:
     """NSGA-II with a population of a tenth of the budget."""
-    sampler = optuna.samplers.NSGAIISampler(population_size=population_of(trials), seed=seed)
-    return NSGAII(space, goal, sampler)
+    population = population_of(problem.trials)
+    sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=problem.seed)
+    return NSGAII(problem, sampler)
 
 
 @register_sampler("tpe")
-def tpe(space: ChoiceSpace, goal: Goal, *, trials: int, seed: int) -> Sampler:
+def tpe(problem: Problem) -> Sampler:
     """Multivariate TPE (https://arxiv.org/abs/2304.11127)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "multivariate is experimental", since 2020
-        sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
-    return OptunaSampler(space, goal, sampler)
+        sampler = optuna.samplers.TPESampler(multivariate=True, seed=problem.seed)
+    return OptunaSampler(problem, sampler)
 
 
 @register_sampler("random")
-def random(space: ChoiceSpace, goal: Goal, *, trials: int, seed: int) -> Sampler:
+def random(problem: Problem) -> Sampler:
     """Uniform draws: the control that every claim should be compared with."""
-    return OptunaSampler(space, goal, optuna.samplers.RandomSampler(seed=seed))
+    return OptunaSampler(problem, optuna.samplers.RandomSampler(seed=problem.seed))
 
 
 @register_sampler("evolution")
@@ -195,10 +189,10 @@ class Evolution:
     the infeasible architecture with the smallest violation.
     """
 
-    def __init__(self, space: ChoiceSpace, goal: Goal, *, trials: int, seed: int) -> None:
-        self._space, self._goal = space, goal
-        self._rng = np.random.default_rng(seed)
-        self._to_begin = population_of(trials)
+    def __init__(self, problem: Problem) -> None:
+        self._space, self._goal = problem.space, problem.goal
+        self._rng = np.random.default_rng(problem.seed)
+        self._to_begin = population_of(problem.trials)
         self._front: list[TrialRecord] = []
         self._nearest: list[TrialRecord] = []  # the infeasible one with the smallest violation
         self._seen: set[Architecture] = set()

@@ -103,6 +103,10 @@ class ChoiceSpace:
         """Return whether a candidate leaves its layer out; here none does."""
         return False
 
+    def operator_of(self, candidate: str) -> str:
+        """Return the operator family behind a candidate's name; here each is its own."""
+        return candidate
+
     def canonical(self, architecture: Architecture) -> Architecture:
         """Return the one architecture of all that are equal networks; here each is its own."""
         return tuple(architecture)

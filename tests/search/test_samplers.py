@@ -12,6 +12,7 @@ import pytest
 from configs.errors import UserError
 from search.front import hypervolume
 from search.goal import Goal
+from search.problem import Problem
 from search.proposals import Proposer
 from search.samplers import SAMPLERS, register_sampler
 from search.trials import TrialRecord
@@ -21,7 +22,7 @@ NAMES = ("conv", "inv", "skip")
 COST = {"conv": 3.0, "inv": 2.0, "skip": 0.5}
 GAIN = {"conv": 4.0, "inv": 3.5, "skip": 0.0}
 OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
-OURS = ("nsga2", "tpe", "evolution", "random")
+OURS = ("surrogate", "nsga2", "tpe", "evolution", "random")
 NAS_BENCH = Path(__file__).parents[3] / "shared" / "data" / "nas-bench-macro_cifar10.json"
 
 
@@ -53,9 +54,10 @@ def play(
 
 
 def proposer_for(space: ChoiceSpace, sampler: str, **options: object) -> Proposer:
-    arguments: dict = {"trials": 60, "seed": 0, **options}
-    goal = Goal(OBJECTIVES, arguments.pop("constraints", {}))
-    return Proposer(space, goal, sampler=sampler, **arguments)
+    goal = Goal(OBJECTIVES, options.pop("constraints", {}))  # type: ignore[arg-type]
+    told = {name: options.pop(name) for name in ("trials", "seed", "known") if name in options}
+    problem = Problem(space, goal, **{"trials": 60, **told})  # type: ignore[arg-type]
+    return Proposer(problem, sampler=sampler, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sampler", OURS)
@@ -88,7 +90,7 @@ def test_equal_networks_are_proposed_once(sampler: str) -> None:
     assert all(tuple(sorted(architecture)) == architecture for architecture in found)
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution"])
+@pytest.mark.parametrize("sampler", ["surrogate", "nsga2", "tpe", "evolution"])
 def test_bound_is_learnt(sampler: str) -> None:
     """Under a bound that 6 % of the space keep, most proposals soon keep it."""
     space = ChoiceSpace([NAMES] * 8)
@@ -162,7 +164,7 @@ def test_a_sampler_of_ones_own_is_one_registration() -> None:
     class Stubborn:
         """Always proposes the same; the search overrules it."""
 
-        def __init__(self, space: ChoiceSpace, goal: Goal, *, trials: int, seed: int) -> None:
+        def __init__(self, problem: Problem) -> None:
             self.learnt: list[TrialRecord] = []
 
         def propose(self) -> Architecture:
