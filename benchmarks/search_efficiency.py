@@ -4,6 +4,7 @@
     python benchmarks/search_efficiency.py --quick    # a smoke test; writes nothing
     python benchmarks/search_efficiency.py            # hours, most of them Optuna's GPSampler's
     python benchmarks/search_efficiency.py --table    # the record as Markdown, and its picture
+    python benchmarks/search_efficiency.py --fidelities    # see fidelities.py
 
 front           NAS-Bench-Macro, accuracy against FLOPs
 bound           the same, with a bound on params that a tenth of the networks keep
@@ -36,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fidelities
 import filelock
 import numpy as np
 import optuna
@@ -353,6 +355,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, 20 evaluations")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--fidelities", action="store_true", help="inherited and verified readings")
     parser.add_argument("--data", type=Path, default=DATA, help="NAS-Bench-Macro's JSON file")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="all unless given")
     parser.add_argument("--samplers", nargs="+", metavar="SAMPLER", default=[*ENTRIES])
@@ -362,6 +365,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks = tasks_on(arguments.data)
     tasks = {name: tasks[name] for name in arguments.tasks or tasks}
+    if arguments.fidelities:
+        console.print(fidelities.table(arguments.data))
+        return
     if arguments.quick:
         smoke(tasks)
         return

@@ -1,10 +1,10 @@
 """Whether scores of untrained networks order architectures as trainings do, on NAS-Bench-Macro.
 
     python benchmarks/training_free.py             # the table, from docs/results
-    python benchmarks/training_free.py --compute   # all scores anew: about an hour on one core
+    python benchmarks/training_free.py --compute   # what is missing: an hour on one core
 
-Kendall's tau with the published accuracy (mean of three trainings) over all 3,969 different
-networks, and over the fifth with the highest accuracy; beside the scores, what costs nothing:
+Kendall's tau with the published accuracy (mean of three trainings) over the different networks (all
+3,969, or as many as were computed), and over the fifth with the highest accuracy; beside the scores, what costs nothing:
 layers that are there, FLOPs, params. Scores are computed from 32 training images of CIFAR-10 and
 kept in ``docs/results/nas_bench_macro_scores.json``; a computation that was stopped goes on where
 it was.
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nas_bench_macro_network import STAGES, MacroNetwork
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
@@ -84,19 +85,21 @@ def table(data: Path, path: Path) -> Table:
     """Return Kendall's tau of every score with the published accuracy."""
     published = json.loads((data / "nas-bench-macro_cifar10.json").read_text(encoding="utf-8"))
     keys = different_networks()
-    accuracy = np.array([published[key]["mean_acc"] for key in keys])
-    best = accuracy >= np.quantile(accuracy, 0.8)
-    scores = {name: [values[key] for key in keys] for name, values in read_scores(path).items()}
-    scores["layers"] = [len(key) - key.count("0") for key in keys]
-    for name in ("flops", "params"):
-        scores[name] = [published[key][name] for key in keys]
-    shown = Table(title=f"Kendall's tau with the accuracy, {len(keys)} networks", box=None)
-    for column in ("score", "all", "best fifth"):
+    counted: dict[str, dict[str, float]] = {
+        "layers": {key: len(key) - key.count("0") for key in keys},
+        "flops": {key: published[key]["flops"] for key in keys},
+        "params": {key: published[key]["params"] for key in keys},
+    }
+    least = np.quantile([published[key]["mean_acc"] for key in keys], 0.8)
+    shown = Table(box=MARKDOWN)
+    for column in ("score", "networks", "tau", "tau in the best fifth"):
         shown.add_column(column, justify="left" if column == "score" else "right")
-    for name, values in scores.items():
-        array = np.array(values)
-        taus = [kendalltau(array[part], accuracy[part])[0] for part in (slice(None), best)]
-        shown.add_row(name, *(f"{tau:.2f}" for tau in taus))
+    for name, values in (read_scores(path) | counted).items():
+        scores = np.array([*values.values()])
+        accuracy = np.array([published[key]["mean_acc"] for key in values])
+        best = accuracy >= least
+        taus = kendalltau(scores, accuracy)[0], kendalltau(scores[best], accuracy[best])[0]
+        shown.add_row(name, str(len(values)), *(f"{tau:.2f}" for tau in taus))
     return shown
 
 
