@@ -31,7 +31,7 @@ from scipy.stats import kendalltau
 from search.fidelities import Fidelities, Readings
 from search.layer_sums import LayerSums
 from search.problem import Features
-from search.scales import ceiling_scale
+from search.scales import scale_of
 from search.surrogate import Surrogate
 
 SCORES = Path(__file__).parents[1] / "docs" / "results" / "nas_bench_macro_scores.json"
@@ -47,7 +47,7 @@ class Truth:
         table = load_table(data)
         self.table, self.architectures = table, [*table]
         self.accuracy = np.array([each["accuracy"] for each in table.values()])
-        self.values = ceiling_scale(100.0).of(self.accuracy)
+        self.values = scale_of("accuracy", self.accuracy).of(self.accuracy)
         self.flops = np.array([each["flops"] for each in table.values()])
         self.groups = np.array_split(np.argsort(self.flops, kind="stable"), GROUPS)
 

@@ -3,11 +3,11 @@
     python benchmarks/training_free.py             # the table, from docs/results
     python benchmarks/training_free.py --compute   # what is missing: an hour on one core
 
-Kendall's tau with the published accuracy (mean of three trainings) over the different networks (all
-3,969, or as many as were computed), and over the fifth with the highest accuracy; beside the scores, what costs nothing:
-layers that are there, FLOPs, params. Scores are computed from 32 training images of CIFAR-10 and
-kept in ``docs/results/nas_bench_macro_scores.json``; a computation that was stopped goes on where
-it was.
+Kendall's tau with the published accuracy (mean of three trainings) over the different networks,
+all 3,969 or as many as were computed, and over those in the most accurate fifth; beside the scores,
+what costs nothing: layers that are there, FLOPs, params. Scores are computed from 32 training
+images of CIFAR-10 and kept in ``docs/results/nas_bench_macro_scores.json``; a computation that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations

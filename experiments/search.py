@@ -20,6 +20,7 @@ from experiments.reporting.report import write_report
 from experiments.reporting.tables import front_table
 from experiments.settings import goal_of
 from experiments.studies import StudyPlan, plan_study
+from experiments.verified import predict_verified
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search.space_profile import (
@@ -111,8 +112,9 @@ class PreparedSearch:
                 f"({found}); relax the bounds or search longer"
             )
         result = self._confirm(result, tracker)
-        files = write_report(result, self.space, self.workspace.report)
-        console.print(front_table(result))
+        verified = predict_verified(result, self.space, self.workspace.retrained)
+        files = write_report(result, self.space, self.workspace.report, verified)
+        console.print(front_table(result, verified))
         _say_what_was_read(result)
         if tracker is not None:
             for file in files:
