@@ -36,6 +36,7 @@ from search.surrogate import Surrogate
 
 SCORES = Path(__file__).parents[1] / "docs" / "results" / "nas_bench_macro_scores.json"
 SEEDS, INHERITED, VERIFIED, GROUPS = 10, 200, 20, 10
+WITH_SCORE = "the same and NASWOT"
 TAU = 0.6  # of the inherited readings with the truth
 SCORED = 40  # architectures whose training-free score is computed; the others' is predicted
 
@@ -83,7 +84,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
 
 
-def free_features(truth: Truth, scores: Path) -> dict[str, Features | None]:
+def free_features(truth: Truth, scores: Path = SCORES) -> dict[str, Features | None]:
     """Return what costs nothing: no features, what is counted, and a predicted score too."""
     counted = {
         architecture: (
@@ -94,15 +95,15 @@ def free_features(truth: Truth, scores: Path) -> dict[str, Features | None]:
         for architecture, values in truth.table.items()
     }
     naswot = {tuple(k): v for k, v in json.loads(scores.read_text())["naswot"].items()}
-    some = np.random.default_rng(0).permutation(sorted(naswot))[:SCORED]
-    scored = [tuple(map(str, architecture)) for architecture in some]
+    order = np.random.default_rng(0).permutation(len(truth.architectures))
+    scored = [a for a in map(truth.architectures.__getitem__, order) if a in naswot][:SCORED]
     model = LayerSums(NasBenchMacro()).fit(scored, [naswot[a] for a in scored])
     predicted, _ = model.predict(truth.architectures)
     with_score = {a: (*counted[a], float(p)) for a, p in zip(truth.architectures, predicted)}
     return {
         "none": None,
         "layers, params, FLOPs": counted.__getitem__,
-        "the same and NASWOT": with_score.__getitem__,
+        WITH_SCORE: with_score.__getitem__,
     }
 
 
