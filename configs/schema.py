@@ -170,9 +170,9 @@ class Search:
 
     trials: int = 100
     """Different architectures to evaluate; answers from the memo are free."""
-    sampler: str = "nsga2"
-    """Which architecture to try next: `nsga2`, `tpe`, `evolution`, `random`, or a registered
-    one."""
+    sampler: str = "surrogate"
+    """Which architecture to try next: `surrogate`, `evolution` (the choice for more than 2,000
+    trials), `nsga2`, `tpe`, `random`, or a registered one."""
     objectives: dict[str, Literal["maximize", "minimize"]] = field(
         default_factory=lambda: {"accuracy": "maximize", "latency_ms": "minimize"}
     )
@@ -181,6 +181,10 @@ class Search:
     constraints: dict[str, float] = field(default_factory=dict)
     """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or
     the sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
+    features: tuple[str, ...] = ()
+    """Scores of untrained networks, such as `naswot`, that the sampler `surrogate` learns from while
+    trials are few. Each is computed for 40 architectures before the search, in seconds, and
+    predicted for the others."""
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs import Config, UserError
-from evaluators.metrics import METRICS, describe_metric
+from evaluators.metrics import METRICS, TIMED, describe_metric
 from experiments.confirmation import confirm_front
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker
@@ -23,6 +24,10 @@ from experiments.studies import StudyPlan, plan_study
 from experiments.verified import predict_verified
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
+from search.features import architecture_features
+from search.layer_sums import LayerSums
+from search.layer_tables import layer_tables
+from search.problem import Features, Known
 from search.space_profile import (
     SpaceProfile,
     check_feasible,
@@ -70,18 +75,23 @@ def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
         study.context["reference_ms"],
         study.known,
     )
+    sums = functools.cache(evaluator.sums)  # asked for the same architectures twice
     with busy("Profiling the space ..."):
         profile = profile_space(
             space,
             evaluator.profile,
             goal_of(config).bounded_by(evaluator.cheap_metrics),
-            sums=evaluator.sums,
+            sums=sums,
             samples=config.search.profile_samples,
             seed=config.seed,
         )
+        tables = layer_tables(space, sums)
+        scores = {name: functools.partial(evaluator.score, name) for name in config.search.features}
+        features = architecture_features(space, tables, scores, seed=config.seed)
     console.print(_profile_table(profile))
     check_feasible(profile)
-    return PreparedSearch(config, workspace, space, study, evaluator, start)
+    known = {name: tables[name] for name in goal_of(config).metrics if name in tables}
+    return PreparedSearch(config, workspace, space, study, evaluator, start, known, features)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,8 @@ class PreparedSearch:
     study: StudyPlan
     evaluator: SupernetEvaluator
     start: list[Architecture]
+    known: Known
+    features: Features
 
     def run(self, tracker: Tracker | None = None) -> SearchResult:
         """Run or resume the study, measure its front a second time and report it.
@@ -116,6 +128,7 @@ class PreparedSearch:
         files = write_report(result, self.space, self.workspace.report, verified)
         console.print(front_table(result, verified))
         _say_what_was_read(result)
+        _say_how_well_time_is_predicted(result, self.space)
         if tracker is not None:
             for file in files:
                 if file.parent == self.workspace.report:
@@ -156,6 +169,8 @@ class PreparedSearch:
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(self.config),
             start=self.start,
+            known=self.known,
+            features=self.features,
             on_trial=on_trial,
             progress=True,
         )
@@ -221,6 +236,21 @@ def _say_what_was_read(result: SearchResult) -> None:
                 f"Accuracy: of {metrics['accuracy_images']:.0f} validation images that the search "
                 f"has not read; in the search: of {metrics[f'{SEARCHED}accuracy_images']:.0f} "
                 "others. ± is a standard error.",
+                highlight=False,
+            )
+
+
+def _say_how_well_time_is_predicted(result: SearchResult, space: SearchSpace) -> None:
+    """Say how far a sum over the layers is from each timed metric of the goal."""
+    for name in result.goal.metrics:
+        metric = describe_metric(name)
+        measured = [record for record in result.trials if name in record.metrics]
+        if metric.effort == TIMED and len(measured) > 1:
+            values = [record.metrics[name] for record in measured]
+            sums = LayerSums(space).fit([record.architecture for record in measured], values)
+            console.print(
+                f"{metric.label} as a sum over the layers, each of {len(values)} predicted from "
+                f"the others: ± {metric.text(sums.error)}.",
                 highlight=False,
             )
 

@@ -9,13 +9,13 @@ networks for `SCORED` of them, from which a sum over the layers predicts it for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.layer_sums import LayerSums
-from search.problem import Features
+from search.problem import Features, Known
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
@@ -25,8 +25,8 @@ SCORED = 40  # architectures whose scores are computed
 
 def architecture_features(
     space: ChoiceSpace,
-    counts: Mapping[str, Callable[[Architecture], float]],
-    scores: Callable[[Architecture], Mapping[str, float]],
+    counts: Known,
+    scores: Known,
     *,
     seed: int = 0,
 ) -> Features:
@@ -34,29 +34,28 @@ def architecture_features(
 
     Args:
         counts: Positive numbers that cost nothing, such as params.
-        scores: Gives finite numbers that take a moment; called for `SCORED` random architectures
+        scores: Finite numbers that take a moment each; called for `SCORED` random architectures
             at once, and never again.
         seed: Of these.
     """
     rng = np.random.default_rng(seed)
     some = list(dict.fromkeys(space.sample(rng) for _ in range(SCORED)))
-    computed = [dict(scores(architecture)) for architecture in some]
     tables = [
-        _table(space, LayerSums(space).fit(some, [values[name] for values in computed]))
-        for name in computed[0]
+        _table(space, LayerSums(space).fit(some, [score(architecture) for architecture in some]))
+        for score in scores.values()
     ]
 
     def features(architecture: Architecture) -> tuple[float, ...]:
         return (
             float(sum(not space.is_skip(name) for name in architecture)),
             *(math.log(count(architecture)) for count in counts.values()),
-            *(sum(map(dict.__getitem__, table, architecture)) for table in tables),
+            *(sum(layer[name] for layer, name in zip(table, architecture)) for table in tables),
         )
 
     return features
 
 
-def _table(space: ChoiceSpace, model: LayerSums) -> list[dict[str, float]]:
+def _table(space: ChoiceSpace, model: LayerSums) -> list[Mapping[str, float]]:
     """Return what each candidate adds in each layer, up to a constant: quicker than the model."""
     first = tuple(layer.candidates[0] for layer in space.layers)
     changes = [

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.suggestions import did_you_mean
 from search.executors.executor import Evaluator
 from search.executors.process import process_unchanged
 from search.goal import Direction, Goal
@@ -27,7 +28,7 @@ def run_search(
     objectives: Mapping[str, Direction],
     *,
     trials: int,
-    sampler: str | optuna.samplers.BaseSampler = "nsga2",
+    sampler: str | optuna.samplers.BaseSampler = "surrogate",
     seed: int = 0,
     workers: int = 1,
     storage: str | Path | None = None,
@@ -61,7 +62,8 @@ def run_search(
         objectives: Metric name to `"maximize"` or `"minimize"`; metrics of your own are fine.
         trials: How many architectures the study holds in the end, earlier calls included. Failed,
             infeasible and unmeasurable ones count; repetitions do not.
-        sampler: A registered name, or any sampler of Optuna's, which brings its own seed.
+        sampler: A registered name, or any sampler of Optuna's, which brings its own seed. The cost
+            of `surrogate` grows with the trials; for more than 2,000 take `evolution`.
         seed: Of the sampler.
         workers: Evaluations at a time; 0 evaluates in this process.
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
@@ -99,6 +101,7 @@ def run_search(
             raise UserError(f"{key}: {value} is too few; use {least} or more")
     for architecture in start:
         space.validate(architecture)
+    _check_known(problem)
 
     with process_unchanged():
         # Imported here because Optuna takes half a second, and Ray another one.
@@ -138,3 +141,15 @@ def run_search(
                     gpus_per_worker=gpus_per_worker,
                 )
             return driver.result()
+
+
+def _check_known(problem: Problem) -> None:
+    """Refuse metrics that are known but not asked for, and functions that fail at the first try."""
+    from search.beliefs import Computed
+
+    first = problem.space.canonical(tuple(layer.candidates[0] for layer in problem.space.layers))
+    for name, function in problem.known.items():
+        if name not in problem.goal.metrics:
+            hint = did_you_mean(name, problem.goal.metrics)
+            raise UserError(f"known.{name}: neither an objective nor bounded; {hint}")
+        Computed(name, function).predict([first])

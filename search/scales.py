@@ -7,31 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluators.metrics import describe_metric
-
-LEAST_GAP = 1e-4  # to a ceiling, as a share of it, where no error is known
+LEAST_GAP = 1e-4  # to a ceiling, as a share of it: nothing is modelled nearer
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An increasing function of a metric's values, and the derivative that carries errors over."""
+    """An increasing function of a metric's values, and its slope, which carries errors over."""
 
     of: Callable[[np.ndarray], np.ndarray]
     slope: Callable[[np.ndarray], np.ndarray]
 
+    def variances(self, name: str, metrics: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Return the variance on this scale of each value of a metric; 0 where it is not known.
 
-def plain_scale() -> Scale:
-    """The values as they are."""
-    return Scale(lambda values: values, np.ones_like)
+        By the delta method, from the standard error that the metric's registration gives.
+        """
+        from evaluators.metrics import describe_metric  # loads torch
+
+        error = describe_metric(name).error
+        errors = np.array([error(values) or 0.0 for values in metrics])
+        return (errors * self.slope(np.array([values[name] for values in metrics]))) ** 2
 
 
-def log_scale() -> Scale:
-    """Logarithms, of positive values: what doubles a cost is alike everywhere."""
-    return Scale(lambda values: np.log(np.maximum(values, 1e-300)), lambda values: 1 / values)
+PLAIN = Scale(lambda values: values, np.ones_like)
+LOGARITHM = Scale(np.log, np.reciprocal)  # what doubles a cost is alike everywhere
 
 
-def ceiling_scale(ceiling: float) -> Scale:
-    """Minus the logarithm of what is missing to a ceiling: of the error, for an accuracy."""
+def below(ceiling: float) -> Scale:
+    """Return minus the logarithm of what is missing to a ceiling: of the error, for accuracies."""
 
     def gap(values: np.ndarray) -> np.ndarray:
         return np.maximum(ceiling - values, LEAST_GAP * abs(ceiling))
@@ -39,17 +42,14 @@ def ceiling_scale(ceiling: float) -> Scale:
     return Scale(lambda values: -np.log(gap(values)), lambda values: 1 / gap(values))
 
 
-def scale_of(name: str, values: Sequence[float]) -> Scale:
-    """Return the scale of a metric: by its ceiling, or logarithmic where all values are positive."""
+def scale_of(name: str, values: Sequence[float], bounds: Sequence[float] = ()) -> Scale:
+    """Return the scale of a metric, given the values so far and bounds that must be on it, too.
+
+    It is that of its ceiling where the metric has one, and logarithmic where all are positive.
+    """
+    from evaluators.metrics import describe_metric  # loads torch
+
     ceiling = describe_metric(name).ceiling
     if ceiling is not None:
-        return ceiling_scale(ceiling)
-    return log_scale() if min(values) > 0 else plain_scale()
-
-
-def variances(name: str, scale: Scale, records: Sequence[Mapping[str, float]]) -> list[float]:
-    """Return the variance of each record's value on a scale (delta method); 0 where not known."""
-    metric = describe_metric(name)
-    errors = np.array([metric.error(metrics) or 0.0 for metrics in records])
-    values = np.array([metrics[name] for metrics in records])
-    return list((errors * scale.slope(values)) ** 2)
+        return below(ceiling)
+    return LOGARITHM if min(*values, *bounds, np.inf) > 0 else PLAIN

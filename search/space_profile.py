@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,11 @@ import numpy as np
 
 from configs.errors import TooNoisy, UserError
 from search.goal import Goal
+from search.layer_tables import Measure, layer_tables
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
 
-Measure = Callable[["Architecture"], Mapping[str, float]]
 Found = dict["Architecture", dict[str, float]]
 
 
@@ -159,30 +158,11 @@ def check_feasible(profile: SpaceProfile) -> None:
 
 
 def _ends(space: ChoiceSpace, sums: Measure) -> dict[str, dict[Architecture, float]]:
-    """Return for each metric that is a sum over layers its smallest and largest architectures.
-
-    A layer adds the same whatever the others are, so its best candidate can be told with the
-    others held fixed.
-    """
-    base = tuple(layer.candidates[0] for layer in space.layers)
-    known: dict[Architecture, Mapping[str, float]] = {}
-
-    def value(name: str, architecture: Architecture) -> float:
-        architecture = space.canonical(architecture)
-        if architecture not in known:
-            known[architecture] = sums(architecture)
-        return float(known[architecture][name])
-
-    def extreme(name: str, choose: Callable[..., str]) -> Architecture:
-        def key(index: int) -> Callable[[str], float]:
-            return lambda candidate: value(name, (*base[:index], candidate, *base[index + 1 :]))
-
-        layers = enumerate(space.layers)
-        return space.canonical(tuple(choose(layer.candidates, key=key(i)) for i, layer in layers))
-
-    names = list(sums(base))
-    pairs = {name: (extreme(name, min), extreme(name, max)) for name in names}
-    return {name: {end: value(name, end) for end in pair} for name, pair in pairs.items()}
+    """Return for each metric that is a sum over layers its smallest and largest architectures."""
+    return {
+        name: {space.canonical(end): table(end) for end in (table.smallest, table.largest)}
+        for name, table in layer_tables(space, sums).items()
+    }
 
 
 def _descend(

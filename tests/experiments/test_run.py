@@ -286,7 +286,7 @@ def refused(patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments
     [
         ("search", "search.objectives={accuracy: maximize, params: minimize}", "objectives"),
         ("search", "search.constraints={macs: 10000000}", "constraints.macs"),
-        ("search", "search.sampler=random", "sampler was 'nsga2' and is 'random' now"),
+        ("search", "search.sampler=random", "sampler was 'surrogate' and is 'random' now"),
         ("search", "evaluate.calibration_images=32", "evaluate.calibration_images was 64"),
         ("search", "latency.batch=2", "fingerprint.batch was 1 and is 2 now"),
         ("search", "search.start=[evolute_rednet26]", "search.start"),

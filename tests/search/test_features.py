@@ -22,11 +22,12 @@ def test_features_are_layers_logs_of_counts_and_scores() -> None:
     def score(architecture: Architecture) -> float:
         return float(sum(weights[i]["abc".index(name)] for i, name in enumerate(architecture)))
 
-    def scores(architecture: Architecture) -> dict[str, float]:
+    def counted(architecture: Architecture) -> float:
         asked.append(architecture)
-        return {"score": 100 + score(architecture), "other": 2.0}
+        return 100 + score(architecture)
 
     counts = {"params": lambda architecture: 10.0 ** architecture.count("a")}
+    scores = {"score": counted, "other": lambda architecture: 2.0}
     features = architecture_features(SPACE, counts, scores)
     assert len(asked) == len(set(asked)) <= SCORED
     others = [SPACE.sample(rng) for _ in range(50)]
@@ -39,5 +40,5 @@ def test_features_are_layers_logs_of_counts_and_scores() -> None:
 
 
 def test_layers_that_are_skipped_do_not_count() -> None:
-    features = architecture_features(small_space(), {}, lambda architecture: {})
+    features = architecture_features(small_space(), {}, {})
     assert features(("conv3", "skip", "sk", "skip")) == (2.0,)

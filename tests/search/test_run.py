@@ -58,7 +58,7 @@ def architectures(result: SearchResult) -> list[Architecture]:
     return [record.architecture for record in result.trials]
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution", "random"])
+@pytest.mark.parametrize("sampler", ["surrogate", "nsga2", "tpe", "evolution", "random"])
 def test_every_sampler_finds_a_front(sampler: str) -> None:
     result = run_search(SPACE, evaluate, OBJECTIVES, trials=12, sampler=sampler, seed=1)
     assert len(set(architectures(result))) == 12
@@ -78,7 +78,7 @@ def test_same_seed_same_trials() -> None:
     assert architectures(first) != architectures(other)
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "evolution", "random"])
+@pytest.mark.parametrize("sampler", ["surrogate", "nsga2", "tpe", "evolution", "random"])
 def test_no_worker_and_one_worker_make_the_same_trials(sampler: str) -> None:
     here, there = (
         run_search(SPACE, evaluate, OBJECTIVES, trials=25, sampler=sampler, workers=workers)
@@ -187,7 +187,7 @@ class CheapFirst:
         return metrics
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+@pytest.mark.parametrize("sampler", ["surrogate", "nsga2", "tpe"])
 def test_constraint_rejects_and_saves_the_expensive_metric(tmp_path: Path, sampler: str) -> None:
     storage = tmp_path / "study.db"
     result = run_search(

@@ -1,0 +1,115 @@
+"""What architectures are worth trying, in the light of what is believed of their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.acquisition import expected_improvement, probability_below
+from search.beliefs import Belief
+from search.front import non_dominated, reference_point
+from search.problem import Problem
+from search.trials import TrialRecord
+
+if TYPE_CHECKING:
+    from search_space import Architecture
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Beliefs, and the front as it is believed to be once all that is pending is finished.
+
+    Attributes:
+        front: Its losses, on the scales of the beliefs, shape (points, objectives).
+        parents: Its architectures; where there are none, the one nearest to keeping the bounds.
+        reference: Where the hypervolume is measured from, on the same scales.
+    """
+
+    problem: Problem
+    beliefs: Mapping[str, Belief]
+    front: np.ndarray
+    parents: list[Architecture]
+    reference: np.ndarray
+
+    def worth(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """Return the expected growth of the hypervolume x the probability to keep all bounds.
+
+        Where a bound on something known is exceeded it is negative: minus the excess, as a share.
+
+        Returns:
+            Shape (architectures,).
+        """
+        mean, deviation = losses(self.problem, self.beliefs, architectures)
+        worth = expected_improvement(mean, deviation, self.front, self.reference)
+        worth *= feasibility(self.problem, self.beliefs, architectures)
+        excess = known_excess(self.problem, self.beliefs, architectures)
+        return np.where(excess > 0, -excess, worth)
+
+
+def expectation(
+    problem: Problem,
+    beliefs: Mapping[str, Belief],
+    records: Sequence[TrialRecord],
+    pending: Sequence[Architecture],
+) -> Expectation:
+    """Return what is expected after some records, with architectures that are being evaluated.
+
+    The front consists of predictions, also where values were measured: a lucky measurement would
+    otherwise hide what is really better. A pending architecture is in it where it is likely to
+    keep the bounds.
+    """
+    complete = [record.architecture for record in records if record.state == "complete"]
+    likely = feasibility(problem, beliefs, pending) > 0.5 if pending else np.zeros(0, dtype=bool)
+    likely &= known_excess(problem, beliefs, pending) <= 0
+    tried = [*complete, *(a for a, keeps in zip(pending, likely) if keeps)]
+    measured = tried or [record.architecture for record in records if record.metrics]
+    mean, _ = losses(problem, beliefs, measured)
+    kept = np.flatnonzero(non_dominated(mean))
+    reference = reference_point(mean[kept])
+    if not tried:
+        nearest = min(records, key=lambda record: problem.goal.violation(record.metrics))
+        return Expectation(problem, beliefs, mean[:0], [nearest.architecture], reference)
+    return Expectation(problem, beliefs, mean[kept], [tried[i] for i in kept], reference)
+
+
+def losses(
+    problem: Problem, beliefs: Mapping[str, Belief], architectures: Sequence[Architecture]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of the losses, on the beliefs' scales.
+
+    Returns:
+        Two arrays of shape (architectures, objectives).
+    """
+    mean, deviation = [], []
+    for name in problem.goal.objectives:
+        middle, spread = beliefs[name].predict(architectures)
+        mean.append(problem.goal.sign(name) * middle)
+        deviation.append(spread)
+    return np.stack(mean, axis=1), np.stack(deviation, axis=1)
+
+
+def feasibility(
+    problem: Problem, beliefs: Mapping[str, Belief], architectures: Sequence[Architecture]
+) -> np.ndarray:
+    """Return the probability that all bounds on what is not known are kept."""
+    probability = np.ones(len(architectures))
+    for name, bound in problem.goal.bounds.items():
+        if name not in problem.known:
+            level = beliefs[name].scale.of(np.array(bound))
+            probability *= probability_below(*beliefs[name].predict(architectures), level)
+    return probability
+
+
+def known_excess(
+    problem: Problem, beliefs: Mapping[str, Belief], architectures: Sequence[Architecture]
+) -> np.ndarray:
+    """Return by how much the bounds on what is known are exceeded, as shares of them; 0: kept."""
+    excess = np.zeros(len(architectures))
+    for name, bound in problem.goal.bounds.items():
+        if name in problem.known:
+            over = beliefs[name].predict(architectures)[0] - bound
+            excess += np.maximum(over, 0.0) / (abs(bound) or 1.0)
+    return excess
