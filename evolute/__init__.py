@@ -150,10 +150,10 @@ if TYPE_CHECKING:
     from search import check_feasible as check_feasible
     from search import profile_space as profile_space
     from search import run_search as run_search
-    from search.problem import Problem as Problem
     from search.features import architecture_features as architecture_features
     from search.fidelities import Fidelities as Fidelities
     from search.fidelities import Readings as Readings
+    from search.problem import Problem as Problem
     from search.samplers import Sampler as Sampler
     from search.samplers import register_sampler as register_sampler
     from search.surrogate import Surrogate as Surrogate
