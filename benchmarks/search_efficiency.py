@@ -4,6 +4,7 @@
     python benchmarks/search_efficiency.py --quick    # a smoke test; writes nothing
     python benchmarks/search_efficiency.py            # hours, most of them Optuna's GPSampler's
     python benchmarks/search_efficiency.py --table    # the record as Markdown, and its picture
+    python benchmarks/search_efficiency.py --fidelities    # see fidelities.py
 
 front           NAS-Bench-Macro, accuracy against FLOPs
 bound           the same, with a bound on params that a tenth of the networks keep
@@ -36,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fidelities
 import filelock
 import numpy as np
 import optuna
@@ -48,7 +50,7 @@ from configs.atomic import write_atomically
 from search import run_search
 from search.front import hypervolume
 from search.goal import Goal
-from search.problem import Problem
+from search.problem import Features, Problem
 from search.samplers import NSGAII, Sampler, register_sampler
 from search_space import Architecture, ChoiceSpace
 
@@ -59,6 +61,7 @@ SEEDS = 10
 BOUND_SHARE = 0.1  # of the networks keep the bound
 LEAST_ACCURACY = 85.0  # of the reference point on NAS-Bench-Macro
 TOLD_ALL = "Optuna GP, told all"
+WITH_FEATURES = "surrogate + features"
 OURS = "surrogate"  # the sampler that is compared with the best of the others
 
 SHARE, REGRET = "share of the true hypervolume", "regret (points)"
@@ -170,12 +173,15 @@ class Entry:
         seeds: Searches of a task on NAS-Bench-Macro.
         noisy: Searches of a task on the landscape.
         only: The one task that it is for; all unless given.
+        features: Whether it is told features of the architectures: layers, params, FLOPs and a
+            predicted NASWOT.
     """
 
     make: Callable[[int], str | optuna.samplers.BaseSampler]
     seeds: int = SEEDS
     noisy: int = SEEDS
     only: str | None = None
+    features: bool = False
 
     def searches(self, task: str) -> int:
         """Return how often it searches a task, each time from another seed."""
@@ -186,6 +192,7 @@ class Entry:
 
 ENTRIES = {
     "surrogate": Entry(lambda seed: "surrogate"),
+    WITH_FEATURES: Entry(lambda seed: "surrogate", only="front", features=True),
     "random": Entry(lambda seed: "random"),
     "evolution": Entry(lambda seed: "evolution"),
     "nsga2": Entry(lambda seed: "nsga2"),
@@ -199,6 +206,7 @@ ENTRIES = {
 
 STYLES: dict[str, dict[str, Any]] = {  # hues of Okabe and Ito; Optuna's own are dashed
     "surrogate": {"color": "#d55e00", "lw": 3},
+    WITH_FEATURES: {"color": "#d55e00", "lw": 3, "ls": ":"},
     "evolution": {"color": "#009e73"},
     "nsga2": {"color": "#0072b2"},
     "tpe": {"color": "#cc79a7"},
@@ -210,7 +218,13 @@ STYLES: dict[str, dict[str, Any]] = {  # hues of Okabe and Ito; Optuna's own are
 }
 
 
-def run(task: Task, sampler: str | optuna.samplers.BaseSampler, seed: int, evaluations: int) -> Any:
+def run(
+    task: Task,
+    sampler: str | optuna.samplers.BaseSampler,
+    seed: int,
+    evaluations: int,
+    features: Features | None = None,
+) -> Any:
     """Search once; return the scores after every few evaluations, and seconds a proposal."""
     started = time.process_time()
     result = run_search(
@@ -224,6 +238,7 @@ def run(task: Task, sampler: str | optuna.samplers.BaseSampler, seed: int, evalu
         storage=None,
         constraints=task.goal.bounds,
         known=task.known,
+        features=features,
         progress=False,
     )
     seconds = (time.process_time() - started) / evaluations
@@ -267,16 +282,18 @@ class Record:
 
 
 def fill(
-    record: Record, tasks: Mapping[str, Callable[[int], Task]], samplers: Sequence[str]
+    record: Record, tasks: Mapping[str, Callable[[int], Task]], samplers: Sequence[str], data: Path
 ) -> None:
     """Run what the record lacks."""
+    features = fidelities.free_features(fidelities.Truth(data))[fidelities.WITH_SCORE]
     for sampler in samplers:
         for seed in range(SEEDS):
             for name, make in tasks.items():
                 entry = ENTRIES[sampler]
                 if seed >= entry.searches(name) or record.holds(name, sampler, seed):
                     continue
-                found = run(make(seed), entry.make(seed), seed, EVALUATIONS)
+                told = features if entry.features else None
+                found = run(make(seed), entry.make(seed), seed, EVALUATIONS, told)
                 record.add({"task": name, "sampler": sampler, "seed": seed, **found})
                 console.print(
                     f"{name}, {sampler}, seed {seed}: {found['scores'][-1]:.3f}, "
@@ -320,7 +337,8 @@ def verdict(searches: Sequence[Mapping[str, Any]], count: int) -> str:
     found = {
         name: sign * scores
         for name in ENTRIES
-        if len(scores := scores_after([s for s in searches if s["sampler"] == name], count)) > 1
+        if name != WITH_FEATURES
+        and len(scores := scores_after([s for s in searches if s["sampler"] == name], count)) > 1
     }
     ours = found.pop(OURS, None)
     if ours is None or not found:
@@ -370,6 +388,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, 20 evaluations")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--fidelities", action="store_true", help="inherited and verified readings")
     parser.add_argument("--data", type=Path, default=DATA, help="NAS-Bench-Macro's JSON file")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="all unless given")
     parser.add_argument("--samplers", nargs="+", metavar="SAMPLER", default=[*ENTRIES])
@@ -379,13 +398,16 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks = tasks_on(arguments.data)
     tasks = {name: tasks[name] for name in arguments.tasks or tasks}
+    if arguments.fidelities:
+        console.print(fidelities.table(arguments.data))
+        return
     if arguments.quick:
         smoke(tasks)
         return
     record = Record(arguments.out)
     record.forget([*tasks], arguments.again)
     if not arguments.table:
-        fill(record, tasks, arguments.samplers)
+        fill(record, tasks, arguments.samplers, arguments.data)
     searches = [s for name in tasks for s in record.searches() if s["task"] == name]
     print(table_of(searches))
     draw(searches, arguments.picture)

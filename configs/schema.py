@@ -185,6 +185,10 @@ class Search:
     constraints: dict[str, float] = field(default_factory=dict)
     """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or
     the sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
+    features: tuple[str, ...] = ()
+    """Scores of untrained networks, such as `naswot`, from which the sampler `surrogate` learns
+    while trials are few. Each is computed for 40 architectures before the search, which takes
+    seconds, and predicted for the others."""
     start: tuple[str, ...] = ()
     """Evaluated first: hand-made networks such as `evolute_rednet50`, or architecture files.
     Then follow those with one candidate throughout, for a quarter of the trials at most."""

@@ -31,11 +31,12 @@ from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.latency import measure_latency
 from evaluators.racing import cannot_reach
 from evaluators.runtimes import deployed
+from evaluators.training_free import IMAGES, naswot, trainability
 
 Direction = Literal["maximize", "minimize"]
 
 # Places in the cascade: the cheaper metrics of an architecture come first.
-COUNTED = 0  # read off the network: milliseconds
+COUNTED = 0  # read off the network, the same at every reading: under a second
 TIMED = 1  # measured on the device, which no other process may use meanwhile: seconds
 EVALUATED = 2  # needs images: seconds to minutes
 
@@ -88,6 +89,12 @@ class Subject:
     def data(self) -> EvaluationData:
         """Calibration and validation images."""
         return self.load_data()
+
+    @functools.cached_property
+    def first_images(self) -> torch.Tensor:
+        """The first `IMAGES` calibration images, (B, C, H, W), for scores of untrained networks."""
+        images, _ = next(iter(self.data.calibration))
+        return images[:IMAGES]
 
     @functools.cached_property
     def calibrated(self) -> nn.Module:
@@ -358,3 +365,23 @@ def macs(subject: Subject) -> float:
 def memory_mb(subject: Subject) -> float:
     """Peak memory of one inference, see `peak_memory_mb`: measured on CUDA, counted elsewhere."""
     return peak_memory_mb(subject.deployed, (subject.settings.batch, *subject.image_shape))
+
+
+@register_metric(
+    "naswot", label="NASWOT", direction="maximize", effort=COUNTED, write="{:.1f}".format
+)
+def naswot_score(subject: Subject) -> float:
+    """Log-determinant of the activation kernel of the untrained network, see `naswot`."""
+    return naswot(subject.network, subject.first_images)
+
+
+@register_metric(
+    "trainability",
+    label="trainability",
+    direction="maximize",
+    effort=COUNTED,
+    write="{:.3f}".format,
+)
+def trainability_score(subject: Subject) -> float:
+    """How well blocks of the untrained network keep gradients alive, see `trainability`."""
+    return trainability(subject.network, subject.first_images)

@@ -76,6 +76,8 @@ _PUBLIC = {
         "run_search",
     ),
     "search.problem": ("Problem",),
+    "search.features": ("architecture_features",),
+    "search.fidelities": ("Fidelities", "Readings"),
     "search.samplers": ("Sampler", "register_sampler"),
     "search.surrogate": ("Surrogate",),
     "experiments.data.splits": ("load_splits",),
@@ -149,6 +151,9 @@ if TYPE_CHECKING:
     from search import check_feasible as check_feasible
     from search import profile_space as profile_space
     from search import run_search as run_search
+    from search.features import architecture_features as architecture_features
+    from search.fidelities import Fidelities as Fidelities
+    from search.fidelities import Readings as Readings
     from search.problem import Problem as Problem
     from search.samplers import Sampler as Sampler
     from search.samplers import register_sampler as register_sampler

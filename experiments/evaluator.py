@@ -109,6 +109,10 @@ class SupernetEvaluator:
         names = [name for name in self.metrics if METRICS[name].additive]
         return measure_in_order(self._subject(architecture), names, _never)
 
+    def score(self, name: str, architecture: Architecture) -> float:
+        """Return one metric of an architecture, whatever the bounds."""
+        return measure_in_order(self._subject(architecture), [name], _never)[name]
+
     @property
     def cheap_metrics(self) -> list[str]:
         """Names of the goal's metrics that need no images."""

@@ -22,11 +22,13 @@ from experiments.reporting.report import write_report
 from experiments.reporting.tables import front_table
 from experiments.settings import goal_of
 from experiments.studies import StudyPlan, plan_study
+from experiments.verified import predict_verified
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
+from search.features import architecture_features
 from search.layer_sums import LayerSums
-from search.layer_tables import Measure, layer_tables
-from search.problem import Known
+from search.layer_tables import layer_tables
+from search.problem import Features, Known
 from search.space_profile import (
     SpaceProfile,
     check_feasible,
@@ -84,10 +86,13 @@ def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
             samples=config.search.profile_samples,
             seed=config.seed,
         )
-        known = _known_metrics(config, space, sums)
+        tables = layer_tables(space, sums)
+        scores = {name: functools.partial(evaluator.score, name) for name in config.search.features}
+        features = architecture_features(space, tables, scores, seed=config.seed)
     console.print(_profile_table(profile))
     check_feasible(profile)
-    return PreparedSearch(config, workspace, space, study, evaluator, start, known)
+    known = {name: tables[name] for name in goal_of(config).metrics if name in tables}
+    return PreparedSearch(config, workspace, space, study, evaluator, start, known, features)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class PreparedSearch:
     evaluator: SupernetEvaluator
     start: list[Architecture]
     known: Known
+    features: Features
 
     def run(self, tracker: Tracker | None = None) -> SearchResult:
         """Run or resume the study, measure its front a second time and report it.
@@ -119,8 +125,9 @@ class PreparedSearch:
                 f"({found}); relax the bounds or search longer"
             )
         result = self._confirm(result, tracker)
-        files = write_report(result, self.space, self.workspace.report)
-        console.print(front_table(result))
+        verified = predict_verified(result, self.space, self.workspace.retrained)
+        files = write_report(result, self.space, self.workspace.report, verified)
+        console.print(front_table(result, verified))
         _say_what_was_read(result)
         _say_how_well_time_is_predicted(result, self.space)
         if tracker is not None:
@@ -165,6 +172,7 @@ class PreparedSearch:
             start=self.start,
             known=self.known,
             racing=search.racing,
+            features=self.features,
             on_trial=on_trial,
             progress=True,
         )
@@ -203,12 +211,6 @@ def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> l
         except UserError as error:
             raise UserError(f"search.start: {name!r} is not in the space: {error}") from None
     return points + uniform_architectures(space)[: trials // 4]
-
-
-def _known_metrics(config: Config, space: SearchSpace, sums: Measure) -> Known:
-    """The metrics of the goal that are sums over the layers, so that a table knows them."""
-    wanted = goal_of(config).metrics
-    return {n: table for n, table in layer_tables(space, sums).items() if n in wanted}
 
 
 def _profile_table(profile: SpaceProfile) -> Table:

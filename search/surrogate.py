@@ -183,6 +183,18 @@ class Surrogate:
         deviation = np.sqrt(np.maximum(variance, 1e-12))
         return mean + scale * (weights @ covariance), scale * deviation
 
+    def coefficients(self) -> np.ndarray:
+        """Return the expected effect of each feature on the value, those asked for last.
+
+        In units of the value per unit of the feature, shape (features,); the first are of how often
+        each candidate occurs.
+        """
+        if self._posterior is None or self._log is None:
+            raise RuntimeError("fit the surrogate before it is asked for coefficients")
+        inputs, weights = self._posterior.inputs, self._posterior.weights
+        linear = np.exp(self._log[-2])
+        return self._posterior.scale * linear * (weights @ inputs.features) / self._spread
+
     def _data(
         self,
         architectures: Sequence[Architecture],

@@ -8,20 +8,22 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from configs.atomic import write_atomically
 from evaluators.metrics import METRICS, describe_metric, short_number
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.front import cost_of
+from experiments.reporting.tables import Prediction
 from search.trials import SearchResult, TrialRecord
-from search_space import ChoiceSpace
+from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FRONT, OTHER, INFEASIBLE = "#d55e00", "#9a9a9a", "#c4c4c4"
+FRONT, OTHER, INFEASIBLE, VERIFIED = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -76,15 +78,29 @@ def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float,
     return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
-def plot_front(result: SearchResult, path: Path) -> Path:
+def plot_front(
+    result: SearchResult,
+    path: Path,
+    verified: Mapping[Architecture, Prediction] = MappingProxyType({}),
+) -> Path:
     """Draw all trials, and the front on top with the index of each member (see `front_axes`).
 
     Stopped trials are rings, at what was read of them. Infeasible trials that were never evaluated
     in full are ticks on the axis of what is known of them; dashed lines are the bounds.
+    Predictions, where accuracy is the upright axis, have a panel of their own above it: inherited
+    accuracies may be far below them.
+
+    Args:
+        verified: Predicted accuracies of members if they were trained on their own.
     """
     x, y = front_axes(result.goal.objectives)
-    figure = _figure(7.2, 4.6)
-    axes = figure.add_subplot()
+    if verified and y == "accuracy":
+        figure = _figure(7.2, 7.0)
+        above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+        _draw_verified(above, result, x, verified)
+    else:
+        figure = _figure(7.2, 4.6)
+        axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
     rejected = [record for record in result.trials if record.state == "infeasible"]
     stopped = [record for record in result.trials if record.state == "stopped"]
@@ -130,6 +146,24 @@ def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
         axes.plot(xs, ys, color=FRONT, linewidth=1.4, alpha=0.7, drawstyle=steps, zorder=2)
     axes.scatter(xs, ys, s=52, color=FRONT, edgecolors="white", linewidths=1, zorder=3,
                  label=f"front ({len(members)})")  # fmt: skip
+
+
+def _draw_verified(
+    axes: Axes, result: SearchResult, x: str, verified: Mapping[Architecture, Prediction]
+) -> None:
+    """Draw each member's prediction with the interval that holds it nineteen times in twenty."""
+    for index, record in enumerate(result.front):
+        cost = _value(record, x)
+        if cost is not None and record.architecture in verified:
+            predicted = verified[record.architecture]
+            low, high = predicted.interval
+            axes.plot([cost, cost], [low, high], color=VERIFIED, linewidth=1.3)
+            axes.plot([cost], [predicted.accuracy], "D", color=VERIFIED, markersize=4.5)
+            axes.annotate(str(index), (cost, predicted.accuracy), (6, 3),
+                          textcoords="offset points", fontsize=8.5)  # fmt: skip
+    _style(axes, x, "accuracy")
+    axes.set_xlabel("")
+    axes.set_title("trained alone: predicted, with 95 % intervals", fontsize=9, loc="left")
 
 
 def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:

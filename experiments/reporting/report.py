@@ -6,27 +6,37 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from configs.atomic import write_atomically
 from evaluators.metrics import by_registration
 from experiments.reporting.pages import front_html
 from experiments.reporting.plots import plot_architectures, plot_front
+from experiments.reporting.tables import Prediction
 from search.trials import SearchResult, TrialRecord
-from search_space import ChoiceSpace, SearchSpace, save_architecture
+from search_space import Architecture, ChoiceSpace, SearchSpace, save_architecture
 
 
-def write_report(result: SearchResult, space: ChoiceSpace, directory: Path) -> list[Path]:
+def write_report(
+    result: SearchResult,
+    space: ChoiceSpace,
+    directory: Path,
+    verified: Mapping[Architecture, Prediction] = MappingProxyType({}),
+) -> list[Path]:
     """Write the report of a search and return its files, anew each time.
 
     ``front.csv``, ``trials.csv``, ``front.png``, ``front.html``, ``architectures.png``, and for a
     space with networks ``front/INDEX/architecture.yaml`` for each member of the front.
+
+    Args:
+        verified: Predicted accuracies of members if they were trained on their own.
     """
     files = [
         _write_csv(result.front, directory / "front.csv", "index"),
         _write_csv(result.trials, directory / "trials.csv", "number"),
-        plot_front(result, directory / "front.png"),
+        plot_front(result, directory / "front.png", verified),
         front_html(result, space, directory / "front.html"),
         plot_architectures(result.front, space, directory / "architectures.png"),
     ]

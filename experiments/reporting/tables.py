@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from evaluators.metrics import EVALUATED, METRICS, by_registration, describe_metric
@@ -35,10 +36,26 @@ class Network(Protocol):
     def inherited(self) -> bool: ...
 
 
-def front_table(result: SearchResult) -> Table:
+class Prediction(Protocol):
+    """What is shown of a predicted accuracy: in percent, its standard error, 95 % interval."""
+
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def error(self) -> float: ...
+    @property
+    def interval(self) -> tuple[float, float]: ...
+
+
+def front_table(
+    result: SearchResult, verified: Mapping[Architecture, Prediction] = MappingProxyType({})
+) -> Table:
     """Return the front for a terminal: index, metrics, the architecture as coloured blocks.
 
     Beside an accuracy is the one by which the search selected, where it was read a second time.
+
+    Args:
+        verified: Predicted accuracies of members if they were trained on their own.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -55,6 +72,8 @@ def front_table(result: SearchResult) -> Table:
         if describe_metric(name).effort == EVALUATED and f"{SEARCHED}{name}" in found:
             columns.append((SEARCHED, name))
             table.add_column("in the search", justify="right", no_wrap=True)
+    if verified:
+        table.add_column("trained alone, predicted (%)", justify="right", no_wrap=True)
     table.add_column("architecture")  # the only one that may wrap
     labels = _labels(result.front)
     if any(label != name for name, label in labels.items()):
@@ -62,6 +81,9 @@ def front_table(result: SearchResult) -> Table:
     colours = colours_of(ChoiceSpace([list(labels)])) if labels else {}
     for index, record in enumerate(result.front):
         values = [_with_error(name, _reading(record.metrics, which)) for which, name in columns]
+        if verified:
+            predicted = verified[record.architecture]
+            values.append(f"{predicted.accuracy:.1f} ± {predicted.error:.1f}")
         table.add_row(str(index), *values, _blocks(record, labels, colours))
     return table
 
