@@ -59,7 +59,8 @@ def expectation(
 
     The front consists of predictions, also where values were measured: a lucky measurement would
     otherwise hide what is really better. A pending architecture is in it where it is likely to
-    keep the bounds.
+    keep the bounds. The reference lies beyond the worst of all that is feasible, because a front
+    of few points would hide what lies beyond its ends.
     """
     complete = [record.architecture for record in records if record.state == "complete"]
     likely = feasibility(problem, beliefs, pending) > 0.5 if pending else np.zeros(0, dtype=bool)
@@ -68,7 +69,7 @@ def expectation(
     measured = tried or [record.architecture for record in records if record.metrics]
     mean, _ = losses(problem, beliefs, measured)
     kept = np.flatnonzero(non_dominated(mean))
-    reference = reference_point(mean[kept])
+    reference = reference_point(mean)
     if not tried:
         nearest = min(records, key=lambda record: problem.goal.violation(record.metrics))
         return Expectation(problem, beliefs, mean[:0], [nearest.architecture], reference)

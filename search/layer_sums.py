@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from search.encoding import columns_of, one_hot
+from search.surrogate import Numbers
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
@@ -34,12 +35,11 @@ class LayerSums:
     def __init__(self, space: ChoiceSpace) -> None:
         self._columns = columns_of(space)
 
-    def fit(self, architectures: Sequence[Architecture], values: Sequence[float]) -> LayerSums:
+    def fit(self, architectures: Sequence[Architecture], values: Numbers) -> LayerSums:
         """Learn from at least one measurement, which replaces earlier ones; return the model."""
         choices = one_hot(self._columns, architectures)
-        values = np.asarray(values, dtype=float)
-        self._mean, self._centre = float(values.mean()), choices.mean(axis=0)
-        centred, rest = choices - self._centre, values - self._mean
+        self._mean, self._centre = float(np.mean(values)), choices.mean(axis=0)
+        centred, rest = choices - self._centre, np.asarray(values, dtype=float) - self._mean
         roots, vectors = np.linalg.eigh(centred.T @ centred)
         roots = np.maximum(roots, 0.0)
         projected = vectors.T @ (centred.T @ rest)

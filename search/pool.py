@@ -32,9 +32,9 @@ def variations(
     """Return random architectures, and changes and crosses of some parents; each once."""
     drawn = dict.fromkeys(space.sample(rng) for _ in range(RANDOM))
     for _ in range(VARIED if parents else 0):
-        parent = parents[rng.integers(len(parents))]
+        parent, other = (parents[int(rng.integers(len(parents)))] for _ in range(2))
         if rng.random() < CROSSED:
-            parent = space.crossover(parent, parents[rng.integers(len(parents))], rng)
+            parent = space.crossover(parent, other, rng)
         drawn[space.mutate(parent, rng)] = None
     return list(drawn)
 

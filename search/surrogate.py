@@ -35,12 +35,14 @@ from search.problem import Features
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
 
+Numbers = Sequence[float] | np.ndarray  # one per architecture
+
 CONSTANT = 1.0  # prior variance of the mean, in variances of the observed values
 LEAST_NOISE = 1e-6  # likewise of an observation; keeps the covariance positive definite
 MOST_FITTED = 400  # observations that the hyperparameters are fitted to: their cost is cubic
-RESTARTS = 2  # random starting points of a first fit, besides the mode of the prior
+RESTARTS = 2  # random starting points of a first fit, besides the mode of the prior; none later
 STEPS = 60  # of the optimiser, per starting point
-REACH = 6.0  # how far a logarithm may go from the mode of its prior, in deviations of the prior
+REACH = 4.0  # how far a logarithm may go from the mode of its prior, in deviations of the prior
 
 
 class Prior(NamedTuple):
@@ -96,8 +98,8 @@ class Surrogate:
     def fit(
         self,
         architectures: Sequence[Architecture],
-        values: Sequence[float],
-        noise: Sequence[float] | None = None,
+        values: Numbers,
+        noise: Numbers | None = None,
         *,
         seed: int = 0,
     ) -> Surrogate:
@@ -120,9 +122,9 @@ class Surrogate:
             np.asarray(values, dtype=float)[some],
             None if noise is None else np.asarray(noise, dtype=float)[some],
         )
-        again = self._log is not None and len(self._log) == len(self._prior.mode)
-        starts = [self._prior.mode] if self._log is None or not again else [self._log]
-        starts += [rng.normal(*self._prior) for _ in range(0 if again else RESTARTS)]
+        starts = [self._prior.mode, *(rng.normal(*self._prior) for _ in range(RESTARTS))]
+        if self._log is not None:
+            starts = [self._prior.mode, self._log]
         reach = REACH * self._prior.deviation
         bounds = list(zip(self._prior.mode - reach, self._prior.mode + reach))
 
@@ -148,8 +150,8 @@ class Surrogate:
     def update(
         self,
         architectures: Sequence[Architecture],
-        values: Sequence[float],
-        noise: Sequence[float] | None = None,
+        values: Numbers,
+        noise: Numbers | None = None,
     ) -> Surrogate:
         """Replace the observations and keep the hyperparameters; return the surrogate itself.
 
@@ -196,8 +198,8 @@ class Surrogate:
     def _data(
         self,
         architectures: Sequence[Architecture],
-        values: Sequence[float] | np.ndarray,
-        noise: Sequence[float] | np.ndarray | None,
+        values: Numbers,
+        noise: Numbers | None,
     ) -> tuple[Inputs, np.ndarray, np.ndarray, float, float]:
         """Inputs, standardised values and variances, and the mean and scale that they had."""
         values = np.asarray(values, dtype=float)
