@@ -11,11 +11,14 @@ import numpy as np
 from search.acquisition import expected_improvement, probability_below
 from search.beliefs import Belief
 from search.front import non_dominated, reference_point
+from search.layer_sums import LayerSums
 from search.problem import Problem
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
     from search_space import Architecture
+
+MOST_FAILURES = 0.99  # the highest probability of a failure: no architecture is given up
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Expectation:
         front: Its losses, on the scales of the beliefs, shape (points, objectives).
         parents: Its architectures; where there are none, the one nearest to keeping the bounds.
         reference: Where the hypervolume is measured from, on the same scales.
+        failures: Which architectures could not be evaluated; None where all could.
     """
 
     problem: Problem
@@ -33,11 +37,13 @@ class Expectation:
     front: np.ndarray
     parents: list[Architecture]
     reference: np.ndarray
+    failures: LayerSums | None
 
     def worth(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """Return the expected growth of the hypervolume x the probability to keep all bounds.
 
-        Where a bound on something known is exceeded it is negative: minus the excess, as a share.
+        And x the probability that the evaluation succeeds, where some have failed. Where a bound
+        on something known is exceeded it is negative: minus the excess, as a share.
 
         Returns:
             Shape (architectures,).
@@ -45,6 +51,8 @@ class Expectation:
         mean, deviation = losses(self.problem, self.beliefs, architectures)
         worth = expected_improvement(mean, deviation, self.front, self.reference)
         worth *= feasibility(self.problem, self.beliefs, architectures)
+        if self.failures is not None:
+            worth *= 1 - np.clip(self.failures.predict(architectures)[0], 0.0, MOST_FAILURES)
         excess = known_excess(self.problem, self.beliefs, architectures)
         return np.where(excess > 0, -excess, worth)
 
@@ -72,8 +80,19 @@ def expectation(
     reference = reference_point(mean)
     if not tried:
         nearest = min(records, key=lambda record: problem.goal.violation(record.metrics))
-        return Expectation(problem, beliefs, mean[:0], [nearest.architecture], reference)
-    return Expectation(problem, beliefs, mean[kept], [tried[i] for i in kept], reference)
+        parents, kept = [nearest.architecture], kept[:0]
+    else:
+        parents = [tried[index] for index in kept]
+    failures = _failures(problem, records)
+    return Expectation(problem, beliefs, mean[kept], parents, reference, failures)
+
+
+def _failures(problem: Problem, records: Sequence[TrialRecord]) -> LayerSums | None:
+    """A linear model of which architectures fail, such as all with a certain candidate."""
+    failed = [float(record.state == "failed") for record in records]
+    if not any(failed):
+        return None
+    return LayerSums(problem.space).fit([record.architecture for record in records], failed)
 
 
 def losses(

@@ -68,24 +68,12 @@ def neighbours(space: ChoiceSpace, architecture: Architecture) -> Iterable[Archi
             yield space.canonical((*architecture[:index], name, *architecture[index + 1 :]))
 
 
-def farthest(
-    pool: Sequence[Architecture],
-    tried: Sequence[Architecture],
-    costs: Callable[[Sequence[Architecture]], np.ndarray],
-) -> Architecture:
+def farthest(pool: Sequence[Architecture], tried: Sequence[Architecture]) -> Architecture:
     """Return the architecture whose nearest neighbour among those tried is farthest (maximin).
 
-    The distance of two is the share of layers in which they differ, and how far apart they are in
-    each known metric, as a share of its range.
+    The distance of two is the number of layers in which they differ.
     """
-    together = [*pool, *tried]
-    names = np.array(together)
-    known = costs(together)
-    span = known.max(axis=0) - known.min(axis=0)
-    known = (known - known.min(axis=0)) / np.where(span > 0, span, 1.0)
     nearest = np.full(len(pool), np.inf)
-    for other in range(len(pool), len(together)):
-        distance = (names[: len(pool)] != names[other]).mean(axis=1)
-        distance += np.abs(known[: len(pool)] - known[other]).sum(axis=1)
-        nearest = np.minimum(nearest, distance)
+    for other in tried:
+        nearest = np.minimum(nearest, (np.array(pool) != np.array(other)).sum(axis=1))
     return pool[int(np.argmax(nearest))]

@@ -301,14 +301,13 @@ def _parts(log: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray, f
 def _prior_of(columns: Columns, features: int) -> Prior:
     """Priors for standardised values.
 
-    Architectures that share nothing are exp(-2) alike, whatever the number of layers; layers
-    differ less among each other than spaces do; the features explain as much as the rest, and the
-    noise a hundredth.
+    Architectures that share nothing are exp(-1) alike, whatever the number of layers; the
+    features explain as much as the rest, and the noise a hundredth.
     """
     layers, levels = columns.layers, columns.levels - 1
-    mode = [np.log(2 / layers)] * layers + [np.log(0.5)] * levels
+    mode = [np.log(1 / layers)] * layers + [np.log(0.5)] * levels
     mode += [0.0, np.log(1 / max(features, 1)), np.log(0.01)]
-    deviation = [0.5] * layers + [1.0] * levels + [1.0, 1.5, 2.0]
+    deviation = [1.0] * (layers + levels) + [1.0, 1.5, 2.0]
     return Prior(np.array(mode), np.array(deviation))
 
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from search_space import Architecture
 
 FIRST = 10  # trials, spread out over the space, before a model chooses; fewer in small budgets
-DRAWN = 200  # architectures, of which the first within all known bounds are
-SPREAD_OVER = 20  # those from which each of them is chosen
+DRAWN = 200  # architectures from which each of them is chosen
 LISTABLE = 20_000  # larger spaces are never looked at as a whole,
 MOST_PAIRS = 3_000_000  # nor smaller ones once architectures x observations are more than this
 SHORTLIST = 200  # architectures that are prepared for a proposal
@@ -121,30 +120,17 @@ class SurrogateSampler:
         return expectation(self._problem, self._beliefs, records, pending)
 
     def _spread_out(self) -> Architecture:
-        """Return an architecture far from all others, within the bounds that are known.
-
-        The farthest of many draws would lie at the ends of the space, where few good ones are.
-        """
+        """Return an architecture far from all others, within the bounds that are known."""
         space = self._problem.space
         taken = dict.fromkeys([*self._records, *self._pending])
-        drawn = [a for a in self._draw() if a not in taken]
-        kept = [a for a, over in zip(drawn, self._excess(drawn)) if over <= 0]
-        if not kept:
-            found = dict(zip(drawn, (-self._excess(drawn)).tolist()))
-            found = climb(space, found, lambda a: -self._excess(a), taken, len(space.layers))
-            kept = [a for a in found if found[a] == max(found.values())]
-        if not kept:
-            return space.sample(self._rng)
-        return farthest(kept[:SPREAD_OVER], [*taken], self._costs)
+        draws = dict.fromkeys(space.sample(self._rng) for _ in range(DRAWN))
+        drawn = [a for a in draws if a not in taken]
+        worths = dict(zip(drawn, self._within(drawn).tolist()))
+        if max(worths.values(), default=0.0) < 0:
+            worths = climb(space, worths, self._within, taken, len(space.layers))
+        kept = [a for a in worths if worths[a] == max(worths.values())]
+        return farthest(kept, [*taken]) if kept else space.sample(self._rng)
 
-    def _draw(self) -> list[Architecture]:
-        draws = (self._problem.space.sample(self._rng) for _ in range(DRAWN))
-        return [*dict.fromkeys(draws)]
-
-    def _excess(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        return known_excess(self._problem, self._beliefs, architectures)
-
-    def _costs(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        """What is known of architectures, shape (architectures, known metrics)."""
-        columns = [self._beliefs[n].predict(architectures)[0] for n in self._problem.known]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(architectures), 0))
+    def _within(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """0 where the bounds on what is known are kept, and minus the excess elsewhere."""
+        return -known_excess(self._problem, self._beliefs, architectures)

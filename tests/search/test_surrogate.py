@@ -17,7 +17,7 @@ from search.front import hypervolume
 from search.goal import Goal
 from search.layer_sums import LayerSums
 from search.layer_tables import layer_tables
-from search.problem import Problem
+from search.problem import Features, Problem
 from search.scales import LOGARITHM, PLAIN, scale_of
 from search.surrogate import CONSTANT, LEAST_NOISE, Inputs, Surrogate, negative_log_likelihood
 from search.surrogate_sampler import SurrogateSampler
@@ -132,11 +132,13 @@ def test_features_help_while_observations_are_few() -> None:
         """The truth of every other layer only."""
         return [sum(effects[i, NAMES.index(n)] for i, n in enumerate(architecture) if i % 2)]
 
-    known, asked = drawn(SPACE, 10), drawn(SPACE, 300, seed=1)
-    values, truth = [true(a) for a in known], [true(a) for a in asked]
-    plain = Surrogate(SPACE).fit(known, values).predict(asked)[0]
-    hinted = Surrogate(SPACE, features=hint).fit(known, values).predict(asked)[0]
-    assert np.corrcoef(hinted, truth)[0, 1] > np.corrcoef(plain, truth)[0, 1] + 0.05
+    def right(features: Features | None, seed: int) -> float:
+        known, asked = drawn(SPACE, 10, seed), drawn(SPACE, 300, seed=100)
+        surrogate = Surrogate(SPACE, features=features).fit(known, [true(a) for a in known])
+        return float(np.corrcoef(surrogate.predict(asked)[0], [true(a) for a in asked])[0, 1])
+
+    gains = [right(hint, seed) - right(None, seed) for seed in range(8)]
+    assert np.mean(gains) > 0.05
 
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [1.0, 2.0], [5.0] * 30, [0.0] * 4])
@@ -198,11 +200,11 @@ def test_expected_improvement_is_that_of_many_draws(objectives: int, points: int
     sampled = [
         np.mean([
             hypervolume(np.vstack([front, draw]), reference) - before
-            for draw in m + d * rng.normal(size=(4000, objectives))
+            for draw in m + d * rng.normal(size=(1500, objectives))
         ])
         for m, d in zip(mean, deviation)
     ]  # fmt: skip
-    tolerance = 0.15 if objectives == 3 else 0.08
+    tolerance = 0.2 if objectives == 3 else 0.12
     found = expected_improvement(mean, deviation, front, reference)
     np.testing.assert_allclose(found, sampled, rtol=tolerance, atol=0.004)
 
@@ -273,11 +275,17 @@ def test_a_bound_that_is_not_known_is_learnt() -> None:
 
 @pytest.mark.parametrize("objectives", [{"accuracy": "maximize"}, OBJECTIVES])
 def test_it_finds_the_best(objectives: dict[str, str]) -> None:
+    """Of 729 architectures 60 are tried: the best one, or 0.97 of the whole front's volume."""
     goal = Goal(objectives)  # type: ignore[arg-type]
-    everything = [evaluate(a) for a in itertools.product(NAMES, repeat=6)]
-    best = max(values["accuracy"] for values in everything)
-    records = play(SurrogateSampler(Problem(SPACE, goal, trials=60)), goal, 60)
-    assert max(record.metrics["accuracy"] for record in records) == best
+    everything = goal.losses([evaluate(a) for a in itertools.product(NAMES, repeat=6)])
+    known = {"cost": cost} if "cost" in objectives else {}
+    records = play(SurrogateSampler(Problem(SPACE, goal, trials=60, known=known)), goal, 60)
+    found = goal.losses([record.metrics for record in records])
+    if len(objectives) == 1:
+        assert found.min() == everything.min()
+    else:
+        reference = everything.max(axis=0)
+        assert hypervolume(found, reference) > 0.97 * hypervolume(everything, reference)
 
 
 def test_three_objectives_and_failures_are_survived() -> None:
