@@ -31,9 +31,11 @@ class Belief(Protocol):
 
     Attributes:
         scale: On which it is predicted.
+        holds_anywhere: Whether it also predicts well what is unlike all that was evaluated.
     """
 
     scale: Scale
+    holds_anywhere: bool
 
     def learn(
         self, records: Sequence[TrialRecord], pending: Sequence[Architecture], *, fit: bool
@@ -66,6 +68,7 @@ class Computed:
     """A metric that is an exact function of the architecture; computed once for each."""
 
     scale = PLAIN
+    holds_anywhere = True
 
     def __init__(self, name: str, function: Callable[[Architecture], float]) -> None:
         self._name, self._function = name, function
@@ -102,6 +105,7 @@ class Timed:
     """A metric that is measured on a device: nearly a sum over the layers."""
 
     scale = PLAIN
+    holds_anywhere = True
 
     def __init__(self, name: str, problem: Problem) -> None:
         self._name, self._sums = name, LayerSums(problem.space)
@@ -123,6 +127,7 @@ class Modelled:
     """Any other metric."""
 
     scale = PLAIN
+    holds_anywhere = False
 
     def __init__(self, name: str, problem: Problem) -> None:
         self._name = name

@@ -13,6 +13,7 @@ from search.beliefs import Belief
 from search.front import non_dominated, reference_point
 from search.layer_sums import LayerSums
 from search.problem import Problem
+from search.space_profile import uniform_architectures
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def expectation(
     The front consists of predictions, also where values were measured: a lucky measurement would
     otherwise hide what is really better. A pending architecture is in it where it is likely to
     keep the bounds. The reference lies beyond the worst of all that is feasible, because a front
-    of few points would hide what lies beyond its ends.
+    of few points would hide what lies beyond its ends; of metrics that are predicted well anywhere,
+    beyond the worst of the networks with one candidate throughout, so that no end of the space is
+    out of sight.
     """
     complete = [record.architecture for record in records if record.state == "complete"]
     likely = feasibility(problem, beliefs, pending) > 0.5 if pending else np.zeros(0, dtype=bool)
@@ -77,7 +80,7 @@ def expectation(
     measured = tried or [record.architecture for record in records if record.metrics]
     mean, _ = losses(problem, beliefs, measured)
     kept = np.flatnonzero(non_dominated(mean))
-    reference = reference_point(mean)
+    reference = np.maximum(reference_point(mean), _far_reference(problem, beliefs, mean))
     if not tried:
         nearest = min(records, key=lambda record: problem.goal.violation(record.metrics))
         parents, kept = [nearest.architecture], kept[:0]
@@ -85,6 +88,13 @@ def expectation(
         parents = [tried[index] for index in kept]
     failures = _failures(problem, records)
     return Expectation(problem, beliefs, mean[kept], parents, reference, failures)
+
+
+def _far_reference(problem: Problem, beliefs: Mapping[str, Belief], mean: np.ndarray) -> np.ndarray:
+    """Return the reference that the ends of the space ask for; minus infinity where none do."""
+    far, _ = losses(problem, beliefs, uniform_architectures(problem.space))
+    holds = [beliefs[name].holds_anywhere for name in problem.goal.objectives]
+    return np.where(holds, reference_point(np.concatenate([mean, far])), -np.inf)
 
 
 def _failures(problem: Problem, records: Sequence[TrialRecord]) -> LayerSums | None:

@@ -332,3 +332,23 @@ def test_known_metrics_are_checked_before_anything_is_evaluated() -> None:
         search(cost=lambda architecture: 1 / 0)
     with pytest.raises(UserError, match=r"known\.cost: of .* it is nan; a finite number"):
         search(cost=lambda architecture: float("nan"))
+
+
+def test_the_expensive_end_of_the_space_is_in_sight() -> None:
+    """No random architecture is near it, and what lies beyond the reference would never count."""
+    space, cost = ChoiceSpace([["conv", "inv", "skip"]] * 8), {"conv": 3.0, "inv": 2.0, "skip": 0.5}
+
+    def evaluate(architecture: tuple[str, ...]) -> dict[str, float]:
+        time = sum(cost[name] for name in architecture)
+        return {"latency_ms": time, "quality": 50 + 1.5 * time - 0.03 * time**2}
+
+    objectives = {"quality": "maximize", "latency_ms": "minimize"}
+    result = run_search(
+        space,
+        evaluate,
+        objectives,
+        trials=40,
+        workers=0,
+        progress=False,  # type: ignore[arg-type]
+    )
+    assert ("conv",) * 8 in {record.architecture for record in result.front}
