@@ -6,14 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.space import FORBID_UNKNOWN_KEYS, check_types, require, require_between
+from configs.space import STRICT, check_types, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySettings:
     """What exactly is timed, and how carefully. What changes a value is part of its fingerprint."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     runtime: str = "eager"
     """What executes the network: `eager`, `compile`, `onnxruntime`, `onnxruntime_dynamic` (exported

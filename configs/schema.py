@@ -12,14 +12,14 @@ from typing import Literal
 
 from configs.errors import UserError
 from configs.latency import LatencySettings
-from configs.space import FORBID_UNKNOWN_KEYS, Space, require, require_between
+from configs.space import STRICT, Space, require, require_between
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Which images, and how they are split."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     name: str = "digits"
     """`digits` (embedded, 8x8), `images` (files under `root`), a registered source, or a data set
@@ -67,7 +67,7 @@ class Data:
 class Recipe:
     """How a network is trained. Optimizer and schedule are timm's."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     epochs: int = 10
     """Passes over the training split."""
@@ -150,7 +150,7 @@ class Retrain(Recipe):
 class Evaluate:
     """How an architecture's accuracy is read off the supernet."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     calibration_images: int = 1024
     """Training images from which the batch norms are recalibrated."""
@@ -170,7 +170,7 @@ class Evaluate:
 class Search:
     """What is searched for, how long, and by how many workers."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     trials: int = 100
     """Different architectures to evaluate; answers from the memo are free."""
@@ -222,7 +222,7 @@ class Search:
 class Tracking:
     """Where MLflow keeps what happened."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     uri: str = ""
     """Tracking URI; empty is an SQLite file and a folder in the work directory."""
@@ -244,7 +244,7 @@ class Tracking:
 class Config:
     """A whole configuration file."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     name: str
     """Names the work directory `runs/NAME`, the study and the MLflow run."""

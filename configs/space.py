@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from configs.errors import UserError
 
-# Read by pydantic when it checks a configuration file. No number in it is infinite or NaN.
-FORBID_UNKNOWN_KEYS = {"extra": "forbid", "allow_inf_nan": False}
+# Read by pydantic when it checks a configuration file: no unknown keys, no infinite number or NaN.
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 MOST_CHANNELS = 2**16
 EXPANSION = 4.0  # of a stage that does not say it
@@ -64,7 +64,7 @@ def check_types(section: object) -> None:
 class Stem:
     """The layers before the first stage."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     width: int = 32
     """Output channels."""
@@ -84,7 +84,7 @@ class Stem:
 class Stage:
     """A run of layers of one width; the first of them carries the stride."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     width: int
     """Output channels of every layer of the stage."""
@@ -117,7 +117,7 @@ class Stage:
 class Space:
     """The search space as written in a file; `search_space.SearchSpace` is built from it."""
 
-    __pydantic_config__ = FORBID_UNKNOWN_KEYS
+    __pydantic_config__ = STRICT
 
     stages: tuple[Stage, ...]
     """The searchable part, from the image's side to the classifier's."""
