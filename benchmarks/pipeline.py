@@ -10,8 +10,9 @@
 4. Candidates per minute with and without what a search saves: reading stops where the front is out
    of reach, architectures that begin alike share activations, latencies are measured as precisely
    as needed, and ONNX programs are put together from parts. One worker of a search, with a supernet
-   that was trained for a moment: the architectures are those that NSGA-II proposes. Each is
-   measured in full, from which the sampler learns, and as a search does, in turns.
+   that was trained for a moment. The architectures are those that `evolution` proposes: plain ones,
+   random ones, then changes of the front. Each is measured in full, from which the sampler learns,
+   and as a search does, in turns.
 
 Times are medians over repeats that take turns, so that the machine's drift hits all alike; the
 ratio to the convolution is beside each.
@@ -54,6 +55,7 @@ from experiments.tracking.tracker import Tracker
 from experiments.train import train_supernet
 from experiments.workspace import Workspace, open_workspace
 from search import Goal, SearchProgress, TrialRecord, run_search
+from search.problem import Problem
 from search.proposals import Proposer
 from search.space_profile import uniform_architectures
 from search.study import parameters_of
@@ -239,7 +241,8 @@ def visits(config: Config, workspace: Workspace, trials: int) -> Iterator[Visit]
     )
     space, goal = in_full.supernet.space, goal_of(config)
     start = uniform_architectures(space)[: trials // 4]
-    proposer = Proposer(space, goal, sampler="nsga2", trials=trials, seed=config.seed, queue=start)
+    problem = Problem(space, goal, trials, seed=config.seed)
+    proposer = Proposer(problem, sampler="evolution", queue=start)
     records: list[TrialRecord] = []
     while len(records) < trials:
         architecture = proposer.propose()
