@@ -22,6 +22,15 @@ from search_space.kernels.involution import active_backend
 
 ROOT = Path(__file__).parents[3]
 
+
+@pytest.fixture(autouse=True)
+def plugins_of_other_tests(monkeypatch) -> None:
+    """Forget plugins whose files other tests have removed: a loader's processes would need them."""
+    for name in [name for name in sys.modules if name.startswith("evolute_plugin_")]:
+        if not Path(str(sys.modules[name].__file__)).exists():
+            monkeypatch.delitem(sys.modules, name)
+
+
 FORKED = """
 import multiprocessing
 import torch
