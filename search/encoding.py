@@ -19,7 +19,8 @@ class Columns:
     Attributes:
         codes: For each layer, its candidates' numbers.
         of: The column of each level, layer and number, shape (levels, layers, numbers). Level 0
-            are the candidates; level 1 their operators, where several candidates share one.
+            are the candidates; then follow their operators and their widths, where several
+            candidates share one and not all do.
         layer: Of each column.
         level: Of each column.
     """
@@ -41,10 +42,11 @@ class Columns:
 def columns_of(space: ChoiceSpace) -> Columns:
     """Number the columns of a space."""
     names = sorted({name for layer in space.layers for name in layer.candidates})
-    levels = [{name: name for name in names}]
-    operators = {name: space.operator_of(name) for name in names}
-    if 1 < len(set(operators.values())) < len(names):
-        levels.append(operators)
+    levels: list[dict[str, str | float]] = [{name: name for name in names}]
+    for of_candidate in (space.operator_of, space.width_of):
+        shared: dict[str, str | float] = {name: of_candidate(name) for name in names}
+        if 1 < len(set(shared.values())) < len(names):
+            levels.append(shared)
     most = max(len(layer.candidates) for layer in space.layers)
     of = np.zeros((len(levels), len(space.layers), most), dtype=int)
     layer_of: list[int] = []

@@ -10,7 +10,7 @@ The covariance of two architectures a and b is
     signal * exp(-sum over layers of weight * difference(a, b)) + linear * <features of a, of b>
 
 `difference` is 0 for the same candidate in that layer, and otherwise 1, and more where the
-operator is another one too; layers that matter little get small weights (an
+operator or the width is another one too; layers that matter little get small weights (an
 exponential kernel with automatic relevance determination; Rasmussen and Williams 2006, sections
 4.2 and 5.1). The features enter the mean: they are multiplied by coefficients with a normal prior,
 which is integrated out (their section 2.7). How often each candidate occurs is always among them,
@@ -56,8 +56,8 @@ class Inputs(NamedTuple):
     """Architectures as numbers.
 
     Attributes:
-        choices: One-hot, shape (architectures, columns): in each layer the candidate and its
-            operator.
+        choices: One-hot, shape (architectures, columns): in each layer the candidate, its operator
+            and its width.
         features: Standardised, shape (architectures, features).
     """
 

@@ -112,6 +112,10 @@ class ChoiceSpace:
         """Return the operator family behind a candidate's name; here each is its own."""
         return candidate
 
+    def width_of(self, candidate: str) -> float:
+        """Return on which share of its block's channels a candidate works; here all do on all."""
+        return 1.0
+
     def canonical(self, architecture: Architecture) -> Architecture:
         """Return the one architecture of all that are equal networks; here each is its own."""
         return tuple(architecture)

@@ -19,10 +19,17 @@ from search.layer_sums import LayerSums
 from search.layer_tables import layer_tables
 from search.problem import Features, Problem
 from search.scales import LOGARITHM, PLAIN, scale_of
-from search.surrogate import CONSTANT, LEAST_NOISE, Inputs, Surrogate, negative_log_likelihood
+from search.surrogate import (
+    CONSTANT,
+    LEAST_NOISE,
+    Inputs,
+    Surrogate,
+    covariances,
+    negative_log_likelihood,
+)
 from search.surrogate_sampler import SurrogateSampler
 from search.trials import TrialRecord
-from search_space import Architecture, ChoiceSpace
+from search_space import Architecture, ChoiceSpace, SearchSpace
 from tests.helpers.spaces import small_space
 
 NAMES = ("conv", "inv", "skip")
@@ -352,3 +359,24 @@ def test_the_expensive_end_of_the_space_is_in_sight() -> None:
         progress=False,  # type: ignore[arg-type]
     )
     assert ("conv",) * 8 in {record.architecture for record in result.front}
+
+
+def test_what_candidates_have_in_common_makes_them_alike() -> None:
+    values = {
+        "a": {"operator": "convolution"},
+        "a_half": {"operator": "convolution", "width": 0.5},
+        "b": {"operator": "involution"},
+        "b_half": {"operator": "involution", "width": 0.5},
+    }
+    stages = [{"width": 16, "depth": 4}]
+    space = SearchSpace.from_dict(
+        {"space": {"stages": stages, "candidates": values, "input_size": 8}}
+    )
+    surrogate = Surrogate(space).fit([("a",) * 4, ("b_half",) * 4], [0.0, 1.0])
+    columns = columns_of(space)
+    inputs = [Inputs(one_hot(columns, [(n,) * 4]), np.zeros((1, 1))) for n in values]
+    assert surrogate._log is not None
+    same, half, other, both = (
+        float(covariances(surrogate._log, columns, inputs[0], i)[0, 0]) for i in inputs
+    )
+    assert same > half > both and same > other > both
