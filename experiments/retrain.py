@@ -31,7 +31,13 @@ from experiments.studies import unit_of
 from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
-from experiments.workspace import SUPERNET_KEYS, Workspace, open_tracker, open_workspace
+from experiments.workspace import (
+    SUPERNET_KEYS,
+    Workspace,
+    open_tracker,
+    open_workspace,
+    what_matters,
+)
 from search.space_profile import uniform_architectures
 from search_space import (
     Architecture,
@@ -47,7 +53,6 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Run, Tracker
 
 CONVOLUTIONS = ("convolution", "depthwise")
-PERFORMANCE_KEYS = ("loading_workers", "memory_limit_mb")  # of `data`; they change no result
 USED_SECTIONS = ("name", "seed", "device", "space", "data", "evaluate", "latency", "retrain")
 SEARCHED = "searched"  # the form under the settings of the search, among those that are timed
 
@@ -217,7 +222,7 @@ def _check_supernet(config: Config, workspace: Workspace) -> None:
     """
     if not workspace.config.exists():
         load_supernet(config, workspace)  # says what is missing
-    trained, now = config_to_dict(load_config(workspace.config)), config_to_dict(config)
+    trained, now = what_matters(load_config(workspace.config)), what_matters(config)
     for key in SUPERNET_KEYS:
         if difference := first_difference(trained[key], now[key], key):
             raise UserError(
@@ -230,14 +235,13 @@ def _conditions(
     config: Config, workspace: Workspace, sizes: dict[str, int], expected: dict[str, Any]
 ) -> str:
     """Hash what two networks must have in common if their figures are to be compared."""
-    data = {k: v for k, v in config_to_dict(config.data).items() if k not in PERFORMANCE_KEYS}
     inherited = None
     if config.retrain.inherit:
         load_supernet(config, workspace)  # says so where it is missing or damaged
         inherited = hashlib.sha256(workspace.weights.read_bytes()).hexdigest()
     return _hash(
         {**config_to_dict(config.retrain), "seeds": None},  # more seeds go into the same folder
-        data,
+        what_matters(config)["data"],
         [expected, sizes],  # other images under an old name have another mean
         config_to_dict(config.latency),
         resolve_device(config.device).type,

@@ -40,6 +40,7 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
         ("search.sampler", search.sampler, SAMPLERS),
         *((f"search.objectives.{name}", name, METRICS) for name in search.objectives),
         *((f"search.constraints.{name}", name, METRICS) for name in search.constraints),
+        *(("search.features", name, METRICS) for name in search.features),
     ]
     for key, name, registry in names:
         with _placed(path, key, f"{key}: "):

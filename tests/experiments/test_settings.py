@@ -38,6 +38,8 @@ search:
          ["search.constraints.latency_ms", "-1", "positive"]),
         ("  trials: 9", "  constraints: {macks: 3}",
          [":10:", "search.constraints.macks", "'macs'"]),
+        ("  trials: 9", "  features: [naswott]",
+         [":10:", "search.features", "'naswott'", "mean 'naswot'"]),
         ("  trials: 9", "  sampler: nsga3", [":10:", "search.sampler", "'nsga3'", "'nsga2'"]),
         ("search:\n  trials: 9", "latency: {runtime: onnx}",
          [":9:", "latency.runtime", "'onnx'", "onnxruntime"]),
