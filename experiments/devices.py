@@ -35,6 +35,14 @@ def gpus_per_worker(config: Config) -> float:
     return 1
 
 
+def worker_threads(config: Config) -> int:
+    """Return the CPU threads of a worker: several share the cores; one, or none, has them all."""
+    search = config.search
+    if search.workers > 1:
+        return max(int(search.cpus_per_worker), 1)
+    return torch.get_num_threads()
+
+
 def hold_in_step(device: torch.device) -> AbstractContextManager[None]:
     """Hold a device shared for one step of a training, so that it is never timed meanwhile.
 

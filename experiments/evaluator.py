@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-
-import torch
 
 from configs import Config, UserError
 from configs.differences import first_difference
@@ -20,10 +17,10 @@ from evaluators.metrics import COUNTED, EVALUATED, METRICS, Subject
 from evaluators.prefixes import Prefixes
 from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
-from experiments.devices import resolve_device
+from experiments.devices import resolve_device, worker_threads
 from experiments.settings import goal_of
 from experiments.train import load_supernet
-from experiments.workspace import Workspace
+from experiments.workspace import Workspace, with_absolute_paths
 from search_space import Architecture
 from supernet import Supernet
 
@@ -49,12 +46,7 @@ class SupernetEvaluator:
         reference_ms: float | None = None,
         known: Mapping[Architecture, Mapping[str, float]] = MappingProxyType({}),
     ) -> None:
-        # a worker is in another folder
-        data = dataclasses.replace(
-            config.data, root=os.path.abspath(config.data.root) if config.data.root else ""
-        )
-        plugins = tuple(map(os.path.abspath, config.plugins))
-        self.config = dataclasses.replace(config, data=data, plugins=plugins)
+        self.config = with_absolute_paths(config)
         self.workspace = Workspace(workspace.directory.absolute())
         self.expected, self.reference_ms, self.known = expected, reference_ms, dict(known)
         self._supernet: Supernet | None = None
@@ -88,7 +80,7 @@ class SupernetEvaluator:
             return None if number is None else (f"trial {number}", front[number][name])
 
         known = self.known.get(architecture, {})
-        with torch_threads(self._threads()):
+        with torch_threads(worker_threads(self.config)):
             return measure_in_order(subject, self.metrics, goal.exceeded, known, rival)
 
     def again(self, architecture: Architecture) -> dict[str, float]:
@@ -147,13 +139,6 @@ class SupernetEvaluator:
             return
         if difference := first_difference(self.expected, latency_fingerprint(self.config)):
             raise UserError(f"this device is not the one that is searched for: {difference}")
-
-    def _threads(self) -> int:
-        """Several workers share the cores; one, or the process of the search, has them all."""
-        search = self.config.search
-        if search.workers > 1:
-            return max(int(search.cpus_per_worker), 1)
-        return torch.get_num_threads()
 
     @property
     def supernet(self) -> Supernet:

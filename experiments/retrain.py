@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from torch import nn
 
 from configs import Config, UserError, config_to_dict
 from configs.atomic import write_atomically
@@ -27,6 +27,7 @@ from experiments.reporting.front import pick, read_front
 from experiments.reporting.tables import comparison
 from experiments.retrained import Retrained, better_plain, comparable, read_retrained, verdict
 from experiments.settings import load_config
+from experiments.stand_alone import train_alone
 from experiments.studies import unit_of
 from experiments.tracking.runs import find_search
 from experiments.train import load_supernet
@@ -47,7 +48,7 @@ from search_space import (
     save_architecture,
 )
 from search_space.architecture import WEIGHTS
-from supernet import fit, load_weights, save_weights, seed_everything
+from supernet import load_weights, save_weights, seed_everything
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Run, Tracker
@@ -282,7 +283,6 @@ def _train_seed(task: Task, seed: int) -> dict[str, float]:
             network = load_supernet(config, task.workspace).extract(task.architecture).to(device)
         else:
             network = build_network(task.space, task.architecture).to(device)
-    trainer = network_trainer(network, config.retrain, splits.train.steps_per_epoch, seed)
     params = {
         "architecture": "/".join(task.architecture),
         "seed": seed,
@@ -291,23 +291,24 @@ def _train_seed(task: Task, seed: int) -> dict[str, float]:
     run = task.run_of(seed, params)
     history = TrainingHistory(seed_folder / "history.json")
 
-    def on_epoch(epoch: int, loss: float) -> None:
-        accuracy = measure_accuracy(trainer.shipped(), splits.validation)
+    def on_epoch(epoch: int, loss: float, shipped: nn.Module) -> None:
+        accuracy = measure_accuracy(shipped, splits.validation)
         history.add(epoch, {"loss": loss, "accuracy": accuracy})
         if run is not None:
             run.metrics({"loss": loss, "validation_accuracy": accuracy}, step=epoch)
 
-    with step_progress(f"{task.folder.name}, seed {seed}", trainer.total_steps) as advance:
-        fit(
-            trainer,
-            dataclasses.replace(splits.train, seed=seed),  # in an order of its own, augmented anew
-            seed_folder / "checkpoint.pt",
-            lambda step, loss: advance(step, f"loss {loss:.3f}"),
-            on_epoch,
-            partial(hold_in_step, device),
+    steps = config.retrain.epochs * splits.train.steps_per_epoch
+    with step_progress(f"{task.folder.name}, seed {seed}", steps) as advance:
+        shipped = train_alone(
+            network,
+            config,
+            splits.train,
+            seed,
+            seed_folder,
+            on_step=lambda step, loss: advance(step, f"loss {loss:.3f}"),
+            on_epoch=on_epoch,
         )
 
-    shipped = trainer.shipped().eval()
     assert splits.test is not None
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +129,15 @@ def what_matters(config: Config) -> dict[str, Any]:
     for section, keys in SPEED_KEYS.items():
         values[section] = {key: v for key, v in values[section].items() if key not in keys}
     return values
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return a configuration that means the same files to a worker, which is in another folder."""
+    root = os.path.abspath(config.data.root) if config.data.root else ""
+    data = dataclasses.replace(config.data, root=root)
+    return dataclasses.replace(
+        config, data=data, plugins=tuple(map(os.path.abspath, config.plugins))
+    )
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:

@@ -1,0 +1,269 @@
+"""Trains architectures on their own, each to the end of a recipe, on the workers of a search.
+
+What a training needs is in its folder, so that it goes on after an interruption, and what is
+finished is read from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from configs import Config, UserError, config_to_dict
+from configs.atomic import write_atomically
+from evaluators.accuracy import measure_accuracy
+from evaluators.threads import torch_threads
+from experiments.classification import network_trainer
+from experiments.data.batches import TrainingBatches
+from experiments.data.splits import Splits, load_splits
+from experiments.devices import gpus_per_worker, hold_in_step, resolve_device, worker_threads
+from experiments.train import load_supernet
+from experiments.training_history import TrainingHistory
+from experiments.workspace import Workspace, what_matters, with_absolute_paths
+from search.executors.evaluation import Outcome, Task
+from search_space import Architecture, SearchSpace, build_network, save_architecture
+from search_space.architecture import WEIGHTS
+from search_space.network import Network
+from supernet import fit, load_weights, save_weights, seed_everything
+
+Start = Literal["fresh", "inherited"]
+METRICS_FILE, CHECKPOINT = "metrics.json", "checkpoint.pt"
+
+
+def train_alone(
+    network: Network,
+    config: Config,
+    train: TrainingBatches,
+    seed: int,
+    folder: Path,
+    *,
+    on_step: Callable[[int, float], None] | None = None,
+    on_epoch: Callable[[int, float, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train a network by the `retrain` recipe and return what is shipped of it, in eval mode.
+
+    A training that was interrupted goes on from ``checkpoint.pt`` in its folder.
+
+    Args:
+        network: On its device, with the weights to start from.
+        train: Training images; their order and augmentation are those of the seed.
+        on_epoch: Called with the epochs done, the mean loss, and the network as it is shipped.
+
+    Raises:
+        UserError: The recipe is not possible, or the loss is no longer finite.
+        KeyboardInterrupt: Asked to stop; the same call goes on.
+    """
+    trainer = network_trainer(network, config.retrain, train.steps_per_epoch, seed)
+
+    def epoch_done(epoch: int, loss: float) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch, loss, trainer.shipped())
+
+    fit(
+        trainer,
+        dataclasses.replace(train, seed=seed),  # in an order of its own, augmented anew
+        folder / CHECKPOINT,
+        on_step,
+        epoch_done,
+        partial(hold_in_step, trainer.device),
+    )
+    return trainer.shipped().eval()
+
+
+class StandAlone:
+    """What a worker does with an architecture: it is trained on its own, and read.
+
+    Sent to a worker it is a configuration and a directory; images are loaded there on the first
+    call and stay. Of each architecture ``FOLDER/KEY/`` keeps ``architecture.yaml``,
+    ``weights.safetensors``, ``history.json`` and, once it is finished, ``metrics.json``, from which
+    a later call reads its answer. The test split is never loaded.
+
+    Args:
+        config: Its `retrain` section is the recipe.
+        folder: Of all that are trained alike, see `conditions`.
+        seed: Of initial weights and of the order of the images.
+        start: Train from `fresh` weights, from those `inherited` from the supernet, or from those
+            of an earlier training, given by its folder.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        folder: Path,
+        *,
+        seed: int = 0,
+        start: Start | Path = "fresh",
+    ) -> None:
+        recipe = dataclasses.replace(config.retrain, inherit=start != "fresh")
+        self.config = dataclasses.replace(with_absolute_paths(config), retrain=recipe)
+        self.workspace = Workspace(workspace.directory.absolute())
+        self.folder = folder.absolute()
+        self.seed = seed
+        self.start = start.absolute() if isinstance(start, Path) else start
+        self._splits: Splits | None = None
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        """Return accuracies on the halves of the validation images, and the seconds it took.
+
+        ``accuracy`` is of the second half, by which a search has selected nothing, and
+        ``selection_accuracy`` of the first; ``accuracy_images`` and ``selection_accuracy_images``
+        say how many images they have.
+
+        Raises:
+            UserError: The weights to start from are missing, or the training fails.
+        """
+        folder = self.folder_of(architecture)
+        if (folder / METRICS_FILE).exists():
+            return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        with torch_threads(worker_threads(self.config)):
+            return self._train(architecture, folder)
+
+    def folder_of(self, architecture: Architecture) -> Path:
+        """Return the folder of an architecture's training."""
+        return self.folder / hashlib.sha256("/".join(architecture).encode()).hexdigest()[:12]
+
+    def finished(self, architecture: Architecture) -> bool:
+        """Return whether the training of an architecture is done."""
+        return (self.folder_of(architecture) / METRICS_FILE).exists()
+
+    def _train(self, architecture: Architecture, folder: Path) -> dict[str, float]:
+        started, device = time.monotonic(), resolve_device(self.config.device)
+        splits, history = self.splits, TrainingHistory(folder / "history.json")
+        with hold_in_step(device):
+            network = self._network(architecture).to(device)
+        save_architecture(folder / "architecture.yaml", self.space, architecture)
+        shipped = train_alone(
+            network,
+            self.config,
+            splits.train,
+            self.seed,
+            folder,
+            on_epoch=lambda epoch, loss, _: history.add(epoch, {"loss": loss}),
+        )
+        selected, unseen = splits.halves
+        metrics: dict[str, float] = {
+            "accuracy": measure_accuracy(shipped, unseen),
+            "accuracy_images": unseen.images,
+            "selection_accuracy": measure_accuracy(shipped, selected),
+            "selection_accuracy_images": selected.images,
+            "seconds": time.monotonic() - started,
+        }
+        save_weights(folder / WEIGHTS, shipped)
+        write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=1))
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return metrics
+
+    def _network(self, architecture: Architecture) -> Network:
+        if self.start == "inherited":
+            return load_supernet(self.config, self.workspace).extract(architecture)
+        seed_everything(self.seed, 0)
+        network = build_network(self.space, architecture)
+        if isinstance(self.start, Path):
+            load_weights(self.start / self.folder_of(architecture).name / WEIGHTS, network)
+        return network
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space of the configuration."""
+        return SearchSpace(self.config.space, self.config.plugins)
+
+    @property
+    def splits(self) -> Splits:
+        """Training and validation images, loaded on first use."""
+        if self._splits is None:
+            self._splits = load_splits(
+                self.config,
+                resolve_device(self.config.device),
+                batch_size=self.config.retrain.batch_size,
+                statistics=self.workspace.statistics,
+            )
+        return self._splits
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_splits": None}
+
+
+def train_all(
+    training: StandAlone,
+    architectures: Sequence[Architecture],
+    on_done: Callable[[Architecture, Mapping[str, float]], None] = lambda *_: None,
+) -> dict[Architecture, dict[str, float]]:
+    """Train architectures on the workers of the configuration's search, several at a time.
+
+    What is finished already is read from its folder.
+
+    Args:
+        on_done: Called in this process with each architecture and its metrics.
+
+    Returns:
+        The metrics of each, in the order given.
+
+    Raises:
+        UserError: A training fails; the message names it.
+        KeyboardInterrupt: Asked to stop; the same call goes on.
+    """
+    found: dict[Architecture, dict[str, float]] = {}
+
+    def done(architecture: Architecture, metrics: Mapping[str, float]) -> None:
+        found[architecture] = dict(metrics)
+        on_done(architecture, metrics)
+
+    def finish(architecture: Architecture, outcome: Outcome) -> None:
+        if outcome.error:
+            raise UserError(f"training {'/'.join(architecture)} alone fails: {outcome.error}")
+        done(architecture, {name: float(v or 0) for name, v in outcome.metrics.items()})
+
+    for architecture in filter(training.finished, architectures):
+        done(architecture, training(architecture))
+    missing = iter([each for each in architectures if each not in found])
+    left = len(architectures) - len(found)
+
+    def propose() -> Task | None:
+        architecture = next(missing, None)
+        return None if architecture is None else Task(architecture)
+
+    search = training.config.search
+    if left and search.workers == 0:
+        from search.executors.local import run_here
+
+        run_here(training, propose, finish)
+    elif left:
+        from search.executors.ray import run_on_ray
+
+        run_on_ray(
+            training,
+            propose,
+            finish,
+            trials=left,
+            workers=search.workers,
+            address=search.address or None,
+            cpus_per_worker=search.cpus_per_worker,
+            gpus_per_worker=gpus_per_worker(training.config),
+        )
+    return {architecture: found[architecture] for architecture in architectures}
+
+
+def conditions(config: Config, workspace: Workspace, **more: Any) -> str:
+    """Hash what decides the result of a training: recipe, images, space, plugins, and `more`.
+
+    Trainings of equal conditions may be compared and share a folder.
+
+    Args:
+        more: Plain values, such as a seed, or the weights a training starts from.
+    """
+    plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in config.plugins]
+    recipe = {**config_to_dict(config.retrain), "seeds": None}
+    data, statistics = what_matters(config)["data"], workspace.statistics
+    kept = statistics.read_text(encoding="utf-8") if statistics.exists() else ""
+    parts = [recipe, data, kept, config_to_dict(config.space), plugins, more]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
