@@ -29,9 +29,11 @@ from evaluators.accuracy import accuracy_error, correct_by_batch, count_correct
 from evaluators.calibration import SizedBatches, recalibrate
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.latency import measure_latency
+from evaluators.memory_table import MemoryTable
 from evaluators.racing import cannot_reach
 from evaluators.runtimes import deployed
 from evaluators.training_free import IMAGES, naswot, trainability
+from search_space import Architecture, SearchSpace
 
 Direction = Literal["maximize", "minimize"]
 
@@ -105,6 +107,8 @@ class Subject:
 
 
 Values = Mapping[str, float]  # metric names to values, with companions such as `latency_spread`
+Calculate = Callable[[Architecture], float]
+MakeTable = Callable[[SearchSpace, LatencySettings, torch.device], Calculate | None]
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class Metric:
         always: Whether every search measures it, asked for or not.
         additive: Whether it is a sum over the layers of an architecture, whose smallest and largest
             value in a space can then be calculated.
+        table: Makes a function that calculates the value of any architecture of a space; None where
+            it has to be measured.
         ceiling: What no value exceeds, such as 100 % of accuracy; None where there is no such end.
             The nearer to it, the harder is the next step.
         race: Does as `measure`, but may raise `Stopped`, with what it has read, once the value
@@ -140,6 +146,7 @@ class Metric:
     error: Callable[[Values], float | None] = lambda values: None
     always: bool = False
     additive: bool = False
+    table: MakeTable = lambda space, settings, device: None
     companions: tuple[str, ...] = ()
     ceiling: float | None = None
     race: Callable[[Subject, float], Values] | None = None
@@ -190,6 +197,7 @@ def register_metric(
     error: Callable[[Values], float | None] = lambda values: None,
     always: bool = False,
     additive: bool = False,
+    table: MakeTable = lambda space, settings, device: None,
     companions: tuple[str, ...] = (),
     ceiling: float | None = None,
     race: Callable[[Subject, float], Values] | None = None,
@@ -217,6 +225,7 @@ def register_metric(
                 error=error,
                 always=always,
                 additive=additive,
+                table=table,
                 companions=companions,
                 ceiling=ceiling,
                 race=race,
@@ -358,10 +367,22 @@ def macs(subject: Subject) -> float:
     return count_macs(subject.deployed, (1, *subject.image_shape))
 
 
+def _memory_table(
+    space: SearchSpace, settings: LatencySettings, device: torch.device
+) -> Calculate | None:
+    """What CUDA's allocator holds is not a property of the network."""
+    return None if device.type == "cuda" else MemoryTable(space, settings.batch)
+
+
 @register_metric(
-    "memory_mb", label="memory", unit="MB", direction="minimize", effort=COUNTED,
+    "memory_mb",
+    label="memory",
+    unit="MB",
+    direction="minimize",
+    effort=COUNTED,
     write="{:.3g}".format,
-)  # fmt: skip
+    table=_memory_table,
+)
 def memory_mb(subject: Subject) -> float:
     """Peak memory of one inference, see `peak_memory_mb`: measured on CUDA, counted elsewhere."""
     return peak_memory_mb(subject.deployed, (subject.settings.batch, *subject.image_shape))

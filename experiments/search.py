@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from configs import Config, UserError
 from evaluators.metrics import METRICS, TIMED, describe_metric
 from experiments.confirmation import confirm_front
 from experiments.console import busy, console, step_progress
-from experiments.devices import gpus_per_worker
+from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
 from experiments.reporting.report import write_report
 from experiments.reporting.tables import front_table
@@ -91,7 +91,11 @@ def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
         features = architecture_features(space, tables, scores, seed=config.seed)
     console.print(_profile_table(profile))
     check_feasible(profile)
-    known = {name: tables[name] for name in goal_of(config).metrics if name in tables}
+    known: dict[str, Callable[[Architecture], float]] = {}
+    for name in goal_of(config).metrics:
+        made = describe_metric(name).table(space, config.latency, resolve_device(config.device))
+        if calculate := tables.get(name) or made:
+            known[name] = calculate
     return PreparedSearch(config, workspace, space, study, evaluator, start, known, features)
 
 

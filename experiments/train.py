@@ -86,11 +86,11 @@ class PreparedTraining:
         if self.parts is None:
             return load_supernet(config, workspace)
         splits, trainer = self.parts
-        supernet = cast(Supernet, trainer.model)
+        trained = cast(Supernet, trainer.shipped())
         hold = partial(hold_in_step, trainer.device)
         if not is_main_process():
             fit(trainer, splits.train, workspace.checkpoint, during=hold)
-            return supernet.eval()
+            return trained.eval()
         workspace.keep(config)
         console.print(f"Data: {describe(splits, config)}", highlight=False)
         run = tracker.child("supernet", "supernet") if tracker else None
@@ -100,7 +100,7 @@ class PreparedTraining:
         def on_epoch(epoch: int, loss: float) -> None:
             values = {"loss": loss}
             if epoch % probe_every == 0 or epoch == config.train.epochs:
-                values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
+                values["accuracy"] = float(np.mean(_probe(trained, splits, config.seed)))
             history.add(epoch, values)
             if run is not None:
                 run.metrics(values, step=epoch)
@@ -114,11 +114,11 @@ class PreparedTraining:
                 on_epoch,
                 hold,
             )
-        save_weights(workspace.weights, supernet)
+        save_weights(workspace.weights, trained)
         if run is not None:
             run.artifact(history.plot())
             run.finish()
-        return supernet.eval()
+        return trained.eval()
 
 
 def new_supernet(config: Config) -> Supernet:
