@@ -36,11 +36,10 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
-from torch.nn import functional as F
 
 from configs import Config, load_config
 from configs.atomic import write_atomically
-from evaluators.accuracy import count_hits
+from evaluators.accuracy import read_all, read_by_batch
 from evaluators.calibration import recalibrate
 from experiments.data.splits import load_splits
 from experiments.train import new_supernet, prepare_training
@@ -118,16 +117,10 @@ def read(supernet: Supernet, config: Config, networks: int, calibration: int) ->
     for architecture in ranked(networks):
         network = supernet.extract(architecture)
         recalibrate(network, splits.calibration)
-        hits, loss, images = 0, 0.0, 0
-        with torch.no_grad():
-            for batch, labels in splits.validation:
-                logits = network.eval()(batch)
-                hits += count_hits(logits, labels)
-                loss += F.cross_entropy(logits, labels, reduction="sum").item()
-                images += len(labels)
+        reading = read_all(read_by_batch(network, splits.validation))
         key = "".join(architecture)
-        found["accuracy"][key] = round(100 * hits / images, 4)
-        found["cross entropy"][key] = round(-loss / images, 6)
+        found["accuracy"][key] = round(reading.accuracy, 4)
+        found["cross entropy"][key] = round(-reading.cross_entropy, 6)
     return found
 
 
