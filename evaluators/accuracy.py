@@ -15,6 +15,8 @@ from evaluators.device_lock import shared_device
 from search_space.space import Architecture
 from supernet.supernet import Supernet
 
+PRECISE = 0.7  # points: a standard error with which differences of two points can be seen
+
 
 class Reading(NamedTuple):
     """Sums over some images: right answers, images, cross entropies, and squares of the latter."""
@@ -102,6 +104,17 @@ def accuracy_error(accuracy: float, images: int) -> float:
     """
     share = min(max(accuracy / 100, 0.5 / images), 1 - 0.5 / images)
     return 100 * math.sqrt(share * (1 - share) / images)
+
+
+def too_few_images(images: int) -> str:
+    """Return a warning for people where accuracies are not precise; else nothing."""
+    error = accuracy_error(50.0, images)
+    if error <= PRECISE:
+        return ""
+    return (
+        f"An accuracy is read from {images} images: its standard error is {error:.1f} points at "
+        f"50 %, more than {PRECISE}; a larger data.validation_fraction makes it smaller."
+    )
 
 
 def inherited_accuracy(

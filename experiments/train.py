@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from configs import Config, UserError
-from evaluators.accuracy import inherited_accuracy
+from evaluators.accuracy import inherited_accuracy, too_few_images
 from experiments.classification import supernet_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, describe, load_splits
@@ -93,6 +93,8 @@ class PreparedTraining:
             return trained.eval()
         workspace.keep(config)
         console.print(f"Data: {describe(splits, config)}", highlight=False)
+        if warning := too_few_images(splits.halves[0].images):
+            console.print(warning, style="yellow", highlight=False)
         run = tracker.child("supernet", "supernet") if tracker else None
         history = TrainingHistory(workspace.history)
         probe_every = max(config.train.epochs // PROBED, 1)
