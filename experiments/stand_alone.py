@@ -196,6 +196,7 @@ def train_all(
     training: StandAlone,
     architectures: Sequence[Architecture],
     on_done: Callable[[Architecture, Mapping[str, float]], None] = lambda *_: None,
+    on_failed: Callable[[Architecture, UserError], None] | None = None,
 ) -> dict[Architecture, dict[str, float]]:
     """Train architectures on the workers of the configuration's search, several at a time.
 
@@ -203,12 +204,13 @@ def train_all(
 
     Args:
         on_done: Called in this process with each architecture and its metrics.
+        on_failed: Likewise with each whose training fails; the others go on.
 
     Returns:
-        The metrics of each, in the order given.
+        The metrics of each, in the order given; without those that failed.
 
     Raises:
-        UserError: A training fails; the message names it.
+        UserError: A training fails, and there is no `on_failed`; the message names it.
         KeyboardInterrupt: Asked to stop; the same call goes on.
     """
     found: dict[Architecture, dict[str, float]] = {}
@@ -219,7 +221,11 @@ def train_all(
 
     def finish(architecture: Architecture, outcome: Outcome) -> None:
         if outcome.error:
-            raise UserError(f"training {'/'.join(architecture)} alone fails: {outcome.error}")
+            error = UserError(f"training {'/'.join(architecture)} alone fails: {outcome.error}")
+            if on_failed is None:
+                raise error
+            on_failed(architecture, error)
+            return
         done(architecture, {name: float(v or 0) for name, v in outcome.metrics.items()})
 
     for architecture in filter(training.finished, architectures):
@@ -249,7 +255,7 @@ def train_all(
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(training.config),
         )
-    return {architecture: found[architecture] for architecture in architectures}
+    return {each: found[each] for each in architectures if each in found}
 
 
 def conditions(config: Config, workspace: Workspace, **more: Any) -> str:

@@ -34,7 +34,13 @@ TRIALS = 6
 
 
 def config_for(search: dict[str, Any] | None = None, **sections: Any) -> Config:
-    search = {"trials": TRIALS, "workers": 0, "profile_samples": 2, **(search or {})}
+    search = {
+        "trials": TRIALS,
+        "workers": 0,
+        "profile_samples": 2,
+        "verify": False,
+        **(search or {}),
+    }
     values = {
         "train": {"epochs": 1},
         "data": {"limit": 400},
