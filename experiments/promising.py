@@ -7,7 +7,7 @@ was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from search.trials import SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
 ACCURACY = "accuracy"
+LIKELY = 2.0  # deviations: what is expected to be farther below the best is not the best
 
 
 def promising(
@@ -36,8 +37,8 @@ def promising(
     """Return who may be trained alone, with what the search knows of them.
 
     They are the architectures that keep the bounds and the plain networks, evaluated or not. None
-    is slower (larger, ...) than the slowest member of the front: of that of the search, or of the
-    front of what a surrogate predicts.
+    is slower (larger, ...) than the slowest that is on the front, or may well be the most accurate:
+    where readings are noisy a front of the search ends too soon, with a lucky fast network.
 
     Args:
         plain: The plain networks, of which the search may have left out some.
@@ -49,16 +50,16 @@ def promising(
     records = {r.architecture: r for r in result.trials if r.state in ("complete", "stopped")}
     tried = {record.architecture for record in result.trials}
     records |= {record.architecture: record for record in plain.untried(tried, goal)}
-    promise = _promise(space, result, list(records), features, seed)
+    mean, deviation = _predict(space, result, list(records), features, seed)
     axis = cost_axis(goal)
-    cost = {a: record.metrics[axis] if axis else 0.0 for a, record in records.items()}
-    front = [member.architecture for member in result.front]
-    limit = max(cost[a] for a in [*front, *_predicted_front(goal, records, promise)])
-    return {
-        Entrant(a, cost[a], macs(a), promise[a], a in plain.architectures): record
-        for a, record in records.items()
-        if cost[a] <= limit
+    candidates = {
+        Entrant(a, r.metrics[axis] if axis else 0.0, macs(a), m, a in plain.architectures): r
+        for (a, r), m in zip(records.items(), mean.tolist())
     }
+    front = {member.architecture for member in result.front}
+    best = mean + LIKELY * deviation >= mean.max()
+    limit = max(e.cost for e, may in zip(candidates, best) if may or e.architecture in front)
+    return {entrant: record for entrant, record in candidates.items() if entrant.cost <= limit}
 
 
 def cost_axis(goal: Goal) -> str | None:
@@ -67,14 +68,14 @@ def cost_axis(goal: Goal) -> str | None:
     return next((name for name in costs if describe_metric(name).effort < EVALUATED), None)
 
 
-def _promise(
+def _predict(
     space: ChoiceSpace,
     result: SearchResult,
     architectures: list[Architecture],
     features: Features | None,
     seed: int,
-) -> dict[Architecture, float]:
-    """Return the accuracy that a surrogate of the trials expects, on the scale of its model."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of accuracies, on the scale of the surrogate of the trials."""
     read = [record for record in result.trials if ACCURACY in record.metrics]
     values = [record.metrics[ACCURACY] for record in read]
     scale = scale_of(ACCURACY, values)
@@ -84,18 +85,4 @@ def _promise(
         scale.variances(ACCURACY, [record.metrics for record in read]),
         seed=seed,
     )
-    return dict(zip(architectures, model.predict(architectures)[0].tolist()))
-
-
-def _predicted_front(
-    goal: Goal, records: Mapping[Architecture, TrialRecord], promise: Mapping[Architecture, float]
-) -> list[Architecture]:
-    others = [name for name in goal.objectives if name != ACCURACY]
-    predicted = [
-        TrialRecord(
-            0, architecture, {**record.metrics, ACCURACY: promise[architecture]}, "complete"
-        )
-        for architecture, record in records.items()
-        if all(name in record.metrics for name in others)
-    ]
-    return [member.architecture for member in goal.front(predicted)]
+    return model.predict(architectures)

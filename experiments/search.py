@@ -20,7 +20,7 @@ from experiments.promising import ACCURACY, promising
 from experiments.reporting.report import write_report
 from experiments.reporting.summary import agreement, profile_table, readings, time_predictions
 from experiments.reporting.tables import front_table
-from experiments.reporting.verified import VerifiedNetwork
+from experiments.reporting.verified import VERIFIED_TABLE, VerifiedNetwork
 from experiments.settings import goal_of
 from experiments.studies import StudyPlan, plan_study
 from experiments.tracking.trials import (
@@ -206,12 +206,13 @@ class PreparedSearch:
             console.print(f"Nothing is verified: {reason}.", highlight=False)
             return self._confirm(result, tracker), []
         console.print(f"{plan}.", highlight=False)
-        changed = set[int]()
+        new = not (self.workspace.report / VERIFIED_TABLE).exists()
 
         def on_trained(entrant: Entrant, rung: int, trained: Mapping[str, float]) -> None:
-            record = plan.records[entrant.architecture]
-            changed.add(record.number)
+            nonlocal new
+            new = True
             if tracker is not None:
+                record = plan.records[entrant.architecture]
                 track_training(tracker, record, rung, trained, entrant.plain)
 
         networks = plan.train(on_trained)
@@ -220,7 +221,7 @@ class PreparedSearch:
             result, networks = confirm_verified(result, networks, self.evaluator.again, store)
         if tracker is not None:
             for network in networks:
-                if network.record.number in changed or not has_tracked(tracker, network):
+                if new or not has_tracked(tracker, network):
                     track_verified(tracker, network)
         return result, networks
 

@@ -6,11 +6,12 @@ finished is read from there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -256,6 +257,21 @@ def train_all(
             gpus_per_worker=gpus_per_worker(training.config),
         )
     return {each: found[each] for each in architectures if each in found}
+
+
+@contextlib.contextmanager
+def same_workers(config: Config) -> Iterator[None]:
+    """Keep Ray running between several calls of `train_all`: starting it takes many seconds."""
+    search = config.search
+    if search.workers == 0:
+        yield
+        return
+    from search.executors.ray import ray_session
+
+    with ray_session(
+        search.address or None, search.workers, search.cpus_per_worker, gpus_per_worker(config)
+    ):
+        yield
 
 
 def conditions(config: Config, workspace: Workspace, **more: Any) -> str:

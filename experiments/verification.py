@@ -12,6 +12,7 @@ trained so far: a run that was interrupted makes the same plan, and finds its tr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from configs import Config, UserError
 from experiments.console import as_duration, console, step_progress
 from experiments.promising import cost_axis
 from experiments.reporting.verified import VerifiedNetwork
-from experiments.stand_alone import StandAlone, conditions, train_all
+from experiments.stand_alone import StandAlone, conditions, same_workers, train_all
 from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
 from search.goal import Goal
@@ -85,12 +86,15 @@ class Verification:
         """
         halving, reached = self.halving, dict[Architecture, list[Scores]]()
         going = list(halving.entrants)
-        with step_progress("Verification", halving.trainings()) as advance:
+        progress = step_progress("Verification", halving.trainings())
+        with contextlib.ExitStack() as workers, progress as advance:
             left = _TimeLeft(halving, self.config.search.workers)
             for rung in range(halving.rungs):
                 training = self.training(rung)
                 left.begin(rung, going)
                 old = set(filter(training.finished, going))
+                if len(old) < len(going):  # the first opens Ray, if need be, and others join it
+                    workers.enter_context(same_workers(self.config))
 
                 def done(architecture: Architecture, metrics: Scores, rung=rung, old=old) -> None:
                     left.count(architecture, metrics["seconds"])

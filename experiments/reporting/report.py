@@ -15,7 +15,12 @@ from evaluators.metrics import by_registration
 from experiments.reporting.pages import front_html
 from experiments.reporting.plots import plot_architectures, plot_front
 from experiments.reporting.tables import Prediction
-from experiments.reporting.verified import VerifiedNetwork, as_verified, write_verified
+from experiments.reporting.verified import (
+    VERIFIED_TABLE,
+    VerifiedNetwork,
+    as_verified,
+    write_verified,
+)
 from experiments.reporting.verified_plot import plot_verified_front
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace, SearchSpace, save_architecture
@@ -38,7 +43,11 @@ def write_report(
         predicted: Accuracies of members if they were trained on their own.
         networks: All that were trained alone.
     """
-    picture, page, table = (directory / f"{n}" for n in ("front.png", "front.html", "verified.csv"))
+    picture, page, table = (
+        directory / "front.png",
+        directory / "front.html",
+        directory / VERIFIED_TABLE,
+    )
     files = [
         _write_csv(result.front, directory / "front.csv", "index"),
         _write_csv(result.trials, directory / "trials.csv", "number"),

@@ -13,6 +13,7 @@ from configs.atomic import write_atomically
 from evaluators.metrics import by_registration, describe_metric
 from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 
+VERIFIED_TABLE = "verified.csv"
 READING = ("accuracy", "accuracy_images")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -129,16 +128,6 @@ def test_a_training_that_fails_is_named(workspace, tmp_path) -> None:
         training, [MIXED], on_failed=lambda architecture, _: failed.append(architecture)
     )
     assert failed == [MIXED] and not found and not training.finished(MIXED)
-
-
-def test_workers_train_as_the_driver_does(workspace, tmp_path) -> None:
-    config = config_for(epochs=1)
-    here = train_all(StandAlone(config, workspace, tmp_path / "here"), [PLAIN, MIXED])
-    search = dataclasses.replace(config.search, workers=1)
-    config = dataclasses.replace(config, search=search)
-    there = train_all(StandAlone(config, workspace, tmp_path / "there"), [PLAIN, MIXED])
-    for architecture, metrics in here.items():
-        assert there[architecture] == {**metrics, "seconds": there[architecture]["seconds"]}
 
 
 def test_conditions_tell_apart_what_cannot_be_compared(workspace, tmp_path: Path) -> None:
