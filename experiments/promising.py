@@ -37,8 +37,9 @@ def promising(
     """Return who may be trained alone, with what the search knows of them.
 
     They are the architectures that keep the bounds and the plain networks, evaluated or not. None
-    is slower (larger, ...) than the slowest that is on the front, or may well be the most accurate:
-    where readings are noisy a front of the search ends too soon, with a lucky fast network.
+    is slower (larger, ...) than the slowest evaluated one that is on the front, or may well be the
+    most accurate: where readings are noisy a front of the search ends too soon, with a lucky fast
+    network.
 
     Args:
         plain: The plain networks, of which the search may have left out some.
@@ -57,8 +58,12 @@ def promising(
         for (a, r), m in zip(records.items(), mean.tolist())
     }
     front = {member.architecture for member in result.front}
-    best = mean + LIKELY * deviation >= mean.max()
-    limit = max(e.cost for e, may in zip(candidates, best) if may or e.architecture in front)
+    best = dict(zip(candidates, mean + LIKELY * deviation >= mean.max()))
+    limit = max(
+        entrant.cost
+        for entrant, record in candidates.items()
+        if entrant.architecture in front or (best[entrant] and ACCURACY in record.metrics)
+    )
     return {entrant: record for entrant, record in candidates.items() if entrant.cost <= limit}
 
 
