@@ -203,6 +203,10 @@ class Search:
     racing: bool = True
     """Stop reading an architecture's accuracy as soon as it cannot reach the front any more, with
     an error of one in a hundred. What is evaluated first (`start`) is read in full."""
+    verify: bool = True
+    """Train the most promising architectures and the plain networks alone after the trials, see
+    `verify`: the front that is reported is then that of their accuracies. Without it, it is that of
+    accuracies with inherited weights, which order architectures only roughly."""
     workers: int = 1
     """Evaluations at a time; each worker owns its share of the machine. 0 evaluates in the
     process of the search, without Ray."""
@@ -224,6 +228,23 @@ class Search:
         for key in ("workers", "cpus_per_worker", "gpus_per_worker"):
             require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
         require(self, "objectives", len(self.objectives) > 0, "at least one objective is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """How architectures are trained alone before any is reported as best (`search.verify`)."""
+
+    __pydantic_config__ = STRICT
+
+    budget: float = 1.0
+    """What all these trainings may cost, as a share of the supernet's; counted in images times
+    multiply-accumulates, so that a plan does not depend on the clock."""
+    start: Literal["inherited", "fresh"] = "inherited"
+    """The weights that the first training of an architecture begins with: the supernet's, or random
+    ones. The recipe is `retrain` with fewer epochs."""
+
+    def __post_init__(self) -> None:
+        require(self, "budget", 0 < self.budget <= 1000, "a number from above 0 to 1000 is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +295,8 @@ class Config:
     """What is timed."""
     search: Search = field(default_factory=Search)
     """The search."""
+    verify: Verify = field(default_factory=Verify)
+    """Training alone what the search holds most promising."""
     retrain: Retrain = field(default_factory=Retrain)
     """Training from scratch."""
     tracking: Tracking = field(default_factory=Tracking)

@@ -132,6 +132,9 @@ class Metric:
             it has to be measured.
         ceiling: What no value exceeds, such as 100 % of accuracy; None where there is no such end.
             The nearer to it, the harder is the next step.
+        stands_for: Another metric, which comes with this one and is meant by it: where weights are
+            inherited, this one ranks networks better. Networks that were trained alone are compared
+            by the other.
         race: Does as `measure`, but may raise `Stopped`, with what it has read, once the value
             cannot reach a given one any more; None of a metric that is not read bit by bit.
     """
@@ -149,6 +152,7 @@ class Metric:
     table: MakeTable = lambda space, settings, device: None
     companions: tuple[str, ...] = ()
     ceiling: float | None = None
+    stands_for: str = ""
     race: Callable[[Subject, float], Values] | None = None
 
     @property
@@ -200,6 +204,7 @@ def register_metric(
     table: MakeTable = lambda space, settings, device: None,
     companions: tuple[str, ...] = (),
     ceiling: float | None = None,
+    stands_for: str = "",
     race: Callable[[Subject, float], Values] | None = None,
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
@@ -228,6 +233,7 @@ def register_metric(
                 table=table,
                 companions=companions,
                 ceiling=ceiling,
+                stands_for=stands_for,
                 race=race,
             )
         )
@@ -360,6 +366,7 @@ def accuracy(subject: Subject) -> Values:
     write="{:.3f}".format,
     error=_cross_entropy_error,
     companions=("cross_entropy_deviation", "accuracy", "accuracy_images"),
+    stands_for="accuracy",
     race=_cross_entropy_race,
 )
 def cross_entropy(subject: Subject) -> Values:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from configs.schema import Recipe, Retrain, Train
 from evaluators.complexity import smallest_and_largest
-from search_space import ChoiceSpace, SearchSpace
+from search_space import SearchSpace
 from search_space.network import Network
 from supernet import Supernet, Trainer
 from supernet.paths import TrainingPath, fair_paths, sandwich_paths, uniform_paths
@@ -34,7 +34,7 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
         steps_per_epoch,
         seed,
         loss=ClassificationLoss(recipe.label_smoothing),
-        paths=partial(_sampling(recipe.sampling, supernet.space), supernet.space, seed),
+        paths=training_paths(recipe, supernet.space, seed),
         path_gradients=recipe.path_gradients,
         teach=partial(torch.softmax, dim=1) if recipe.distill else None,
         transform=BatchTransform(recipe, next(supernet.parameters()).device),
@@ -42,11 +42,11 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
     )
 
 
-def _sampling(name: str, space: SearchSpace) -> Callable[[ChoiceSpace, int, int], Paths]:
-    """Return the paths of a step as a function of space, seed and the step's number."""
-    if name == "sandwich":
-        return partial(sandwich_paths, smallest_and_largest(space))
-    return {"fair": fair_paths, "uniform": uniform_paths}[name]
+def training_paths(recipe: Train, space: SearchSpace, seed: int) -> Callable[[int], Paths]:
+    """Return the paths of each step of a supernet's training, by its number."""
+    if recipe.sampling == "sandwich":
+        return partial(sandwich_paths, smallest_and_largest(space), space, seed)
+    return partial({"fair": fair_paths, "uniform": uniform_paths}[recipe.sampling], space, seed)
 
 
 def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, seed: int) -> Trainer:

@@ -134,7 +134,10 @@ def retrain(
         typer.Option("--search", metavar="RUN", help="A work directory or an MLflow run id."),
     ] = None,
     pick: Annotated[
-        str, typer.Option("--pick", help="best, knee, or an index of the front.")
+        str,
+        typer.Option(
+            "--pick", help="best, knee, 'fastest-within 1%' (points), or an index of the front."
+        ),
     ] = "best",
     architecture: Annotated[
         str | None,

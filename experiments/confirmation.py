@@ -2,15 +2,17 @@
 
 The best of many noisy values is too good to be true. A second value by which nothing was selected
 is not: another measurement of latency, and accuracy on validation images that the search has not
-read.
+read. Where networks were trained alone, the accuracy that counts is theirs, and a second reading of
+the inherited one selects nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from configs.errors import TooNoisy
+from experiments.reporting.verified import VerifiedNetwork
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture
 
@@ -56,7 +58,7 @@ def confirm_front(
         over |= exceeding
     notes = [result.note] if result.note else []
     if over and not members:
-        members = [_as_infeasible(records[number].measured_again(), result) for number in over]
+        members = [_judged(records[number].measured_again(), result) for number in over]
         nearest = min(members, key=lambda member: goal.violation(member.metrics))
         notes.append(
             f"none of the {len(over)} best architectures keeps its bounds when it is measured a "
@@ -73,6 +75,54 @@ def confirm_front(
     return dataclasses.replace(result, trials=trials, front=members, note="; ".join(notes))
 
 
-def _as_infeasible(member: TrialRecord, result: SearchResult) -> TrialRecord:
+def confirm_verified(
+    result: SearchResult,
+    networks: Sequence[VerifiedNetwork],
+    measure: Callable[[Architecture], Mapping[str, float]],
+    store: Callable[[TrialRecord], None],
+) -> tuple[SearchResult, list[VerifiedNetwork]]:
+    """Return the result with the front of those networks that were trained to the end.
+
+    All of these are measured a second time, so that whoever is not on the front is dominated by
+    what is reported of another. Bounds and missing or repeated measurements as in `confirm_front`.
+
+    Args:
+        measure, store: As for `confirm_front`.
+
+    Returns:
+        The result, and all networks with their second measurements.
+    """
+    goal, confirmed, noisy = result.goal, list[VerifiedNetwork](), 0
+    for network in networks:
+        if network.finished and not network.record.again:
+            try:
+                again = dict(measure(network.record.architecture))
+            except TooNoisy:
+                noisy += 1
+            else:
+                record = dataclasses.replace(network.record, again=again)
+                store(record)
+                network = dataclasses.replace(network, record=record)
+        confirmed.append(network)
+    finished = [_judged(network.reported, result) for network in confirmed if network.finished]
+    front, notes = goal.front(finished), [result.note] if result.note else []
+    if not front:
+        front = finished
+        nearest = min(front, key=lambda member: goal.violation(member.metrics))
+        notes.append(
+            f"none of the {len(front)} verified networks keeps its bounds when it is measured a "
+            f"second time; the nearest: {nearest.message}"
+        )
+    if noisy:
+        notes.append(
+            f"the device was too busy to measure {noisy} of {len(finished)} verified networks a "
+            "second time; they keep the values of the search"
+        )
+    records = {network.record.number: network.record for network in confirmed}
+    trials = [records.get(record.number, record) for record in result.trials]
+    return dataclasses.replace(result, trials=trials, front=front, note="; ".join(notes)), confirmed
+
+
+def _judged(member: TrialRecord, result: SearchResult) -> TrialRecord:
     state, message = result.goal.judge(member.metrics)
     return dataclasses.replace(member, state=state, message=message)

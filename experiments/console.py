@@ -58,3 +58,11 @@ def busy(message: str) -> Iterator[None]:
     else:
         console.print(message, highlight=False)
         yield
+
+
+def as_duration(seconds: float) -> str:
+    """Write a time for people: `40 s`, `12 min`, `2 h 05 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

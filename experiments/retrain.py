@@ -392,7 +392,9 @@ def retrain_from_files(
         settings = load_config(config or Workspace(directory).config, overrides)
         record = pick(read_front(Workspace(directory).report), pick_what)
         choices = record.architecture
-        name = f"front-{pick_what}" if pick_what.isdigit() else pick_what
+        name = (
+            f"front-{pick_what}" if pick_what.isdigit() else pick_what.strip("%").replace(" ", "-")
+        )
         out = out or directory
     else:
         assert architecture is not None

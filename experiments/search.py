@@ -1,42 +1,50 @@
-"""Searches a trained supernet and reports the front."""
+"""Searches a trained supernet, verifies what it found and reports the front."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from configs import Config, UserError
-from evaluators.metrics import METRICS, TIMED, describe_metric
-from experiments.confirmation import confirm_front
+from evaluators.metrics import describe_metric
+from experiments.confirmation import confirm_front, confirm_verified
 from experiments.console import busy, console, step_progress
 from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
+from experiments.plain_networks import PlainNetworks
+from experiments.promising import promising
 from experiments.reporting.report import write_report
+from experiments.reporting.summary import agreement, profile_table, readings, time_predictions
 from experiments.reporting.tables import front_table
-from experiments.settings import goal_of
+from experiments.reporting.verified import VERIFIED_TABLE, VerifiedNetwork
+from experiments.settings import goal_of, reading_of, verified_goal
 from experiments.studies import StudyPlan, plan_study
-from experiments.verified import predict_verified
+from experiments.tracking.trials import (
+    has_tracked,
+    track_again,
+    track_progress,
+    track_training,
+    track_trial,
+    track_trials,
+    track_verified,
+)
+from experiments.verification import NothingToVerify, Verification, plan_verification
+from experiments.verified import Verified, predict_verified
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search.features import architecture_features
-from search.layer_sums import LayerSums
+from search.goal import Goal
+from search.halving import Entrant
 from search.layer_tables import layer_tables
 from search.problem import Features, Known
-from search.space_profile import (
-    SpaceProfile,
-    check_feasible,
-    profile_space,
-    uniform_architectures,
-)
-from search.study import parameters_of, store_again
-from search.trials import SEARCHED
+from search.space_profile import check_feasible, profile_space, uniform_architectures
+from search.study import store_again
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
@@ -46,8 +54,10 @@ if TYPE_CHECKING:
 def search_architectures(
     config: Config, workspace: Workspace, tracker: Tracker | None = None
 ) -> SearchResult:
-    """Profile the space, run or resume the study, measure the front a second time and report it.
+    """Profile the space, run or resume the study, verify what is most promising and report it.
 
+    With `search.verify` the front is that of networks which were trained alone (see
+    `experiments.verification`); without it, accuracies are inherited ones, read a second time.
     Writes ``report/`` with pictures, tables and one folder per member of the front.
 
     Raises:
@@ -89,14 +99,14 @@ def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
         tables = layer_tables(space, sums)
         scores = {name: functools.partial(evaluator.score, name) for name in config.search.features}
         features = architecture_features(space, tables, scores, seed=config.seed)
-    console.print(_profile_table(profile))
+    console.print(profile_table(profile))
     check_feasible(profile)
-    known: dict[str, Callable[[Architecture], float]] = {}
+    calculated: dict[str, Callable[[Architecture], float]] = dict(tables)
     for name in goal_of(config).metrics:
         made = describe_metric(name).table(space, config.latency, resolve_device(config.device))
-        if calculate := tables.get(name) or made:
-            known[name] = calculate
-    return PreparedSearch(config, workspace, space, study, evaluator, start, known, features)
+        if made is not None:
+            calculated[name] = made
+    return PreparedSearch(config, workspace, space, study, evaluator, start, calculated, features)
 
 
 @dataclass(frozen=True)
@@ -109,11 +119,11 @@ class PreparedSearch:
     study: StudyPlan
     evaluator: SupernetEvaluator
     start: list[Architecture]
-    known: Known
+    calculated: Known  # metrics that need not be measured
     features: Features
 
     def run(self, tracker: Tracker | None = None) -> SearchResult:
-        """Run or resume the study, measure its front a second time and report it.
+        """Run or resume the study, verify or confirm its front and report it.
 
         Raises:
             UserError: No architecture keeps the bounds; what was measured is reported all the same.
@@ -128,12 +138,19 @@ class PreparedSearch:
                 f"search.constraints: none of {len(result.trials)} architectures is on a front "
                 f"({found}); relax the bounds or search longer"
             )
-        result = self._confirm(result, tracker)
-        verified = predict_verified(result, self.space, self.workspace.retrained)
-        files = write_report(result, self.space, self.workspace.report, verified)
-        console.print(front_table(result, verified))
-        _say_what_was_read(result)
-        _say_how_well_time_is_predicted(result, self.space)
+        predicted: Mapping[Architecture, Verified] = {}
+        networks: list[VerifiedNetwork] = []
+        if self.config.search.verify:
+            result, networks = self._verify(result, tracker)
+        else:
+            result = self._confirm(result, tracker)
+        if not networks:
+            predicted = predict_verified(result, self.space, self.workspace.retrained)
+        files = write_report(result, self.space, self.workspace.report, predicted, networks)
+        console.print(front_table(result, predicted))
+        said = [readings(result), agreement(networks, self.space)]
+        for sentence in filter(None, [*said, *time_predictions(result, self.space)]):
+            console.print(sentence, highlight=False)
         if tracker is not None:
             for file in files:
                 if file.parent == self.workspace.report:
@@ -153,8 +170,8 @@ class PreparedSearch:
 
         def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
             if tracker is not None:
-                _track_trial(tracker, record)
-                _track_progress(tracker, progress)
+                track_trial(tracker, record)
+                track_progress(tracker, progress)
 
         if tracker is not None:
             tracker.tags({"fingerprint": self.study.context["fingerprint"]})
@@ -174,31 +191,101 @@ class PreparedSearch:
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(self.config),
             start=self.start,
-            known=self.known,
+            known={n: self.calculated[n] for n in goal.metrics if n in self.calculated},
             racing=search.racing,
             features=self.features,
             on_trial=on_trial,
             progress=True,
         )
-        if tracker is not None:  # those that an interrupted run finished but could not track
-            for record in result.trials:
-                if not tracker.has_finished(_trial_name(record)):
-                    _track_trial(tracker, record)
+        if tracker is not None:
+            track_trials(tracker, result.trials)
         return result
 
-    def _confirm(self, result: SearchResult, tracker: Tracker | None) -> SearchResult:
-        """Measure the front a second time; the new values reach the study and MLflow."""
+    def _verify(
+        self, result: SearchResult, tracker: Tracker | None
+    ) -> tuple[SearchResult, list[VerifiedNetwork]]:
+        """Train what is most promising alone; return the front of that, and all of it."""
+        plain = PlainNetworks(
+            self.space, self.workspace.verified / "plain.json", self.evaluator.profile
+        )
+        goal = verified_goal(result.goal)
+        try:
+            plan = self._plan_verification(result, goal, plain)
+        except NothingToVerify as reason:
+            console.print(f"Nothing is verified: {reason}.", highlight=False)
+            return self._confirm(result, tracker), []
+        console.print(f"{plan}.", highlight=False)
+        new = not (self.workspace.report / VERIFIED_TABLE).exists()
 
-        done = itertools.count(1)
-
-        def store(record: TrialRecord) -> None:
-            store_again(self.study.url, self.study.name, record.number, record.again)
+        def on_trained(entrant: Entrant, rung: int, trained: Mapping[str, float]) -> None:
+            nonlocal new
+            new = True
             if tracker is not None:
-                _track_again(tracker, record)
-            advance(next(done), "")
+                record = plan.records[entrant.architecture]
+                track_training(tracker, record, rung, trained, entrant.plain)
 
-        with step_progress("Front, measured again", len(result.front)) as advance:
+        networks = plan.train(on_trained)
+        finished = sum(network.finished for network in networks)
+        with self._measured_again("Verified networks", finished, tracker, plain) as store:
+            result = dataclasses.replace(result, goal=goal)
+            result, networks = confirm_verified(result, networks, self.evaluator.again, store)
+        if tracker is not None:
+            for network in networks:
+                if new or not has_tracked(tracker, network):
+                    track_verified(tracker, network)
+        return result, networks
+
+    def _plan_verification(
+        self, result: SearchResult, goal: Goal, plain: PlainNetworks
+    ) -> Verification:
+        reading = reading_of(result.goal)
+        if reading is None:
+            raise NothingToVerify("accuracy is no objective")
+        macs = self.calculated["macs"]
+        candidates = promising(
+            self.space,
+            result,
+            plain,
+            reading=reading,
+            macs=macs,
+            features=self.features,
+            seed=self.config.seed,
+        )
+        return plan_verification(
+            self.config,
+            self.workspace,
+            goal,
+            candidates,
+            macs=macs,
+            supernet=self.study.context["supernet"],
+        )
+
+    def _confirm(self, result: SearchResult, tracker: Tracker | None) -> SearchResult:
+        """Measure the front a second time."""
+        with self._measured_again("Front", len(result.front), tracker) as store:
             return confirm_front(result, self.evaluator.again, store)
+
+    @contextlib.contextmanager
+    def _measured_again(
+        self, what: str, count: int, tracker: Tracker | None, plain: PlainNetworks | None = None
+    ) -> Iterator[Callable[[TrialRecord], None]]:
+        """Give what keeps a second measurement: it reaches the study and MLflow.
+
+        That of a plain network which no trial is about is kept where the first one is.
+        """
+        done = itertools.count(1)
+        with step_progress(f"{what}, measured again", count) as advance:
+
+            def store(record: TrialRecord) -> None:
+                if record.number < 0 and plain is not None:
+                    plain.keep(record)
+                else:
+                    store_again(self.study.url, self.study.name, record.number, record.again)
+                    if tracker is not None:
+                        track_again(tracker, record)
+                advance(next(done), "")
+
+            yield store
 
 
 def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> list[Architecture]:
@@ -215,74 +302,3 @@ def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> l
         except UserError as error:
             raise UserError(f"search.start: {name!r} is not in the space: {error}") from None
     return points + uniform_architectures(space)[: trials // 4]
-
-
-def _profile_table(profile: SpaceProfile) -> Table:
-    feasible = f"; {profile.feasible:.0%} of these within all bounds" if profile.bounds else ""
-    table = Table(
-        title=f"Space: {profile.measured} architectures, {profile.samples} at random{feasible}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    for column in ("metric", "smallest", "median", "largest", "bound"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name, values in profile.ranges.items():
-        if name in METRICS:  # companions, such as the spread of a latency, are left out
-            metric = describe_metric(name)
-            ends = (values.smallest, values.median, values.largest)
-            bound = metric.write(profile.bounds[name]) if name in profile.bounds else ""
-            table.add_row(metric.title, *map(metric.write, ends), bound)
-    return table
-
-
-def _say_what_was_read(result: SearchResult) -> None:
-    """Say from how many images each of the two accuracies of the front was read."""
-    for member in result.front[:1]:
-        metrics = member.metrics
-        if f"{SEARCHED}accuracy_images" in metrics:
-            console.print(
-                f"Accuracy: of {metrics['accuracy_images']:.0f} validation images that the search "
-                f"has not read; in the search: of {metrics[f'{SEARCHED}accuracy_images']:.0f} "
-                "others. ± is a standard error.",
-                highlight=False,
-            )
-
-
-def _say_how_well_time_is_predicted(result: SearchResult, space: SearchSpace) -> None:
-    """Say how far a sum over the layers is from each timed metric of the goal."""
-    for name in result.goal.metrics:
-        metric = describe_metric(name)
-        measured = [record for record in result.trials if name in record.metrics]
-        if metric.effort == TIMED and len(measured) > 1:
-            values = [record.metrics[name] for record in measured]
-            sums = LayerSums(space).fit([record.architecture for record in measured], values)
-            console.print(
-                f"{metric.label} as a sum over the layers, each of {len(values)} predicted from "
-                f"the others: ± {metric.text(sums.error)}.",
-                highlight=False,
-            )
-
-
-def _trial_name(record: TrialRecord) -> str:
-    return f"trial-{record.number}"
-
-
-def _track_trial(tracker: Tracker, record: TrialRecord) -> None:
-    choices = parameters_of(record.architecture)
-    tags = {"state": record.state, "message": record.message[:500]}
-    with tracker.child(_trial_name(record), "trial", params=choices, tags=tags) as child:
-        child.metrics({**record.metrics, "seconds": record.seconds})
-
-
-def _track_again(tracker: Tracker, record: TrialRecord) -> None:
-    """Log second values as the next step of the first ones."""
-    with tracker.child(_trial_name(record), "trial") as child:
-        child.metrics(record.again, step=1)
-
-
-def _track_progress(tracker: Tracker, progress: SearchProgress) -> None:
-    values: dict[str, float] = {"front_size": progress.front_size}
-    values |= {f"best_{name}": value for name, value in progress.best.items()}
-    if progress.hypervolume is not None:
-        values["hypervolume"] = progress.hypervolume
-    tracker.metrics(values, step=progress.done)

@@ -18,6 +18,8 @@ from search.goal import Goal
 from search.samplers import SAMPLERS
 from search_space import SearchSpace
 
+ACCURACY = "accuracy"  # what networks that are trained alone are compared by
+
 
 def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read a configuration, run its plugins, and look up every name in it.
@@ -64,6 +66,22 @@ def goal_of(config: Config) -> Goal:
         return Goal(config.search.objectives, config.search.constraints)
     except UserError as error:
         raise UserError(f"search.{error}") from None
+
+
+def reading_of(goal: Goal) -> str | None:
+    """Return the objective by which a search reads the accuracy of networks; None without one."""
+    return next((name for name in goal.objectives if meant_by(name) == ACCURACY), None)
+
+
+def verified_goal(goal: Goal) -> Goal:
+    """Return a goal in which an objective that only stands for another is that other one."""
+    objectives = {meant_by(name): METRICS[meant_by(name)].direction for name in goal.objectives}
+    return Goal(objectives, goal.bounds)
+
+
+def meant_by(name: str) -> str:
+    """Return the metric that an objective stands for, or itself."""
+    return METRICS[name].stands_for or name
 
 
 @contextlib.contextmanager

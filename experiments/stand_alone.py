@@ -6,11 +6,12 @@ finished is read from there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -196,6 +197,7 @@ def train_all(
     training: StandAlone,
     architectures: Sequence[Architecture],
     on_done: Callable[[Architecture, Mapping[str, float]], None] = lambda *_: None,
+    on_failed: Callable[[Architecture, UserError], None] | None = None,
 ) -> dict[Architecture, dict[str, float]]:
     """Train architectures on the workers of the configuration's search, several at a time.
 
@@ -203,12 +205,13 @@ def train_all(
 
     Args:
         on_done: Called in this process with each architecture and its metrics.
+        on_failed: Likewise with each whose training fails; the others go on.
 
     Returns:
-        The metrics of each, in the order given.
+        The metrics of each, in the order given; without those that failed.
 
     Raises:
-        UserError: A training fails; the message names it.
+        UserError: A training fails, and there is no `on_failed`; the message names it.
         KeyboardInterrupt: Asked to stop; the same call goes on.
     """
     found: dict[Architecture, dict[str, float]] = {}
@@ -219,7 +222,11 @@ def train_all(
 
     def finish(architecture: Architecture, outcome: Outcome) -> None:
         if outcome.error:
-            raise UserError(f"training {'/'.join(architecture)} alone fails: {outcome.error}")
+            error = UserError(f"training {'/'.join(architecture)} alone fails: {outcome.error}")
+            if on_failed is None:
+                raise error
+            on_failed(architecture, error)
+            return
         done(architecture, {name: float(v or 0) for name, v in outcome.metrics.items()})
 
     for architecture in filter(training.finished, architectures):
@@ -249,7 +256,22 @@ def train_all(
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(training.config),
         )
-    return {architecture: found[architecture] for architecture in architectures}
+    return {each: found[each] for each in architectures if each in found}
+
+
+@contextlib.contextmanager
+def same_workers(config: Config) -> Iterator[None]:
+    """Keep Ray running between several calls of `train_all`: starting it takes many seconds."""
+    search = config.search
+    if search.workers == 0:
+        yield
+        return
+    from search.executors.ray import ray_session
+
+    with ray_session(
+        search.address or None, search.workers, search.cpus_per_worker, gpus_per_worker(config)
+    ):
+        yield
 
 
 def conditions(config: Config, workspace: Workspace, **more: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -98,14 +99,17 @@ class PreparedTraining:
         run = tracker.child("supernet", "supernet") if tracker else None
         history = TrainingHistory(workspace.history)
         probe_every = max(config.train.epochs // PROBED, 1)
+        begun = time.monotonic()
 
         def on_epoch(epoch: int, loss: float) -> None:
-            values = {"loss": loss}
+            nonlocal begun
+            values = {"loss": loss, "seconds": time.monotonic() - begun}
             if epoch % probe_every == 0 or epoch == config.train.epochs:
                 values["accuracy"] = float(np.mean(_probe(trained, splits, config.seed)))
             history.add(epoch, values)
             if run is not None:
                 run.metrics(values, step=epoch)
+            begun = time.monotonic()
 
         with step_progress("Supernet", trainer.total_steps) as advance:
             fit(

@@ -25,8 +25,16 @@ class TrainingHistory:
         self._entries = [*earlier, {"epoch": epoch, **values}]
         write_atomically(self.file, json.dumps(self._entries))
 
+    @property
+    def seconds(self) -> float | None:
+        """How long all epochs took; None where it was not written down."""
+        if not self._entries or any("seconds" not in entry for entry in self._entries):
+            return None
+        return sum(entry["seconds"] for entry in self._entries)
+
     def plot(self) -> Path:
-        """Draw ``curves.png`` beside the file and return its path."""
+        """Draw ``curves.png`` beside the file, without times, and return its path."""
         from experiments.reporting.plots import plot_curves
 
-        return plot_curves(self._entries, self.file.with_name("curves.png"))
+        drawn = [{k: v for k, v in entry.items() if k != "seconds"} for entry in self._entries]
+        return plot_curves(drawn, self.file.with_name("curves.png"))

@@ -93,6 +93,10 @@ class Workspace:
         return self.directory / "report"
 
     @property
+    def verified(self) -> Path:
+        return self.directory / "verified"
+
+    @property
     def retrained(self) -> Path:
         return self.directory / "retrained"
 

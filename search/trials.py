@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
 State = Literal["complete", "stopped", "infeasible", "unmeasurable", "failed"]
 
 SEARCHED = "searched_"  # before the name of a metric: the value by which a search selected
+INHERITED = "inherited_"  # likewise: the value with weights of the supernet, beside a verified one
 UNNUMBERED = -1  # the number of a record that is not in the study yet
 
 
@@ -41,7 +42,7 @@ class TrialRecord:
 
         The values by which it was selected are kept under `searched_` and their names.
         """
-        first = {f"{SEARCHED}{name}": self.metrics[name] for name in self.again}
+        first = {f"{SEARCHED}{n}": self.metrics[n] for n in self.again if n in self.metrics}
         return dataclasses.replace(self, metrics={**self.metrics, **self.again, **first})
 
 

@@ -11,6 +11,8 @@ from configs.errors import UserError
 from evaluators.metrics import EVALUATED, METRICS
 from search.trials import TrialRecord
 
+WITHIN = r"fastest-within (\d+(?:\.\d+)?)%"  # points of accuracy
+
 
 def read_front(report: Path) -> list[TrialRecord]:
     """Return the front that a search reported, from its ``front.csv``.
@@ -35,13 +37,15 @@ def read_front(report: Path) -> list[TrialRecord]:
 
 
 def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
-    """Return a member of the front: ``best``, ``knee``, or its index.
+    """Return a member of the front: ``best``, ``knee``, ``fastest-within N%``, or its index.
 
     ``best`` has the highest accuracy; without accuracies it is the first member, which is the best
     in the first objective. ``knee`` is where more accuracy begins to cost much: of latency (else
     params, MACs, memory) and accuracy, each scaled to the front's range, it is the member farthest
     above the straight line from the cheapest member to the most accurate one. No unit or scale
     changes it; a front without such a member (two points, or bent inwards) gives ``best``.
+    ``fastest-within 1%`` is the cheapest of those whose accuracy is at most one point below the
+    best; of the same cost as for the knee.
 
     Raises:
         UserError: It is anything else; the message names what can be picked.
@@ -53,11 +57,13 @@ def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
         return front[0] if quality is None else max(front, key=lambda r: r.metrics[quality])
     if choice == "knee":
         return _knee(front)
+    if within := re.fullmatch(WITHIN, str(choice)):
+        return _cheapest_within(front, float(within[1]))
     if re.fullmatch(r"\d+", str(choice)) and int(choice) < len(front):
         return front[int(choice)]
     raise UserError(
-        f"--pick: {choice!r} is no member of the front; choose best, knee or an index from 0 to "
-        f"{len(front) - 1}"
+        f"--pick: {choice!r} is no member of the front; choose best, knee, "
+        f"'fastest-within 1%' or an index from 0 to {len(front) - 1}"
     )
 
 
@@ -94,3 +100,13 @@ def _knee(front: Sequence[TrialRecord]) -> TrialRecord:
 
     knee = max(front, key=above_the_line)
     return knee if above_the_line(knee) > 1e-9 else best
+
+
+def _cheapest_within(front: Sequence[TrialRecord], points: float) -> TrialRecord:
+    best = pick(front, "best")
+    cost, quality = cost_of(front), quality_of(front)
+    if cost is None or quality is None:
+        return best
+    least = best.metrics[quality] - points
+    near = [record for record in front if record.metrics[quality] >= least]
+    return min(near, key=lambda record: (record.metrics[cost], -record.metrics[quality]))

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 FRONT, OTHER, INFEASIBLE, VERIFIED = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of so many inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -35,14 +36,16 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, and return its path."""
     data = io.BytesIO()
     figure.savefig(data, format="png")
     write_atomically(path, data.getvalue())
     return path
 
 
-def _style(axes: Axes, x: str, y: str) -> None:
+def style_axes(axes: Axes, x: str, y: str) -> None:
+    """Name the axes after metrics, and draw a light grid."""
     from matplotlib.ticker import EngFormatter
 
     axes.set_xlabel(describe_metric(x).title)
@@ -73,7 +76,8 @@ def _value(record: TrialRecord, name: str) -> float | None:
     return float(record.number) if name == "number" else record.metrics.get(name)
 
 
-def _points(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float, float]]:
+def points_of(records: Sequence[TrialRecord], x: str, y: str) -> list[tuple[float, float]]:
+    """Return two metrics of the records that have both; ``number`` is a trial's."""
     pairs = [(_value(record, x), _value(record, y)) for record in records]
     return [(a, b) for a, b in pairs if a is not None and b is not None]
 
@@ -95,24 +99,24 @@ def plot_front(
     """
     x, y = front_axes(result.goal.objectives)
     if verified and y == "accuracy":
-        figure = _figure(7.2, 7.0)
+        figure = new_figure(7.2, 7.0)
         above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         _draw_verified(above, result, x, verified)
     else:
-        figure = _figure(7.2, 4.6)
+        figure = new_figure(7.2, 4.6)
         axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
     rejected = [record for record in result.trials if record.state == "infeasible"]
     stopped = [record for record in result.trials if record.state == "stopped"]
     members = {record.number for record in result.front}  # drawn as they were measured last
     others = [record for record in complete if record.number not in members]
-    _scatter(axes, _points(others, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
-             label=f"{len(complete)} trials")  # fmt: skip
-    _scatter(axes, _points(stopped, x, y), s=18, facecolors="none", edgecolors=OTHER, alpha=0.7,
-             label=f"{len(stopped)} stopped")  # fmt: skip
+    scatter(axes, points_of(others, x, y), s=22, color=OTHER, alpha=0.7, linewidths=0,
+            label=f"{len(complete)} trials")  # fmt: skip
+    scatter(axes, points_of(stopped, x, y), s=18, facecolors="none", edgecolors=OTHER, alpha=0.7,
+            label=f"{len(stopped)} stopped")  # fmt: skip
     if rejected:
         label = f"{len(rejected)} infeasible"
-        _scatter(axes, _points(rejected, x, y), s=22, marker="x", color=INFEASIBLE)
+        scatter(axes, points_of(rejected, x, y), s=22, marker="x", color=INFEASIBLE)
         known = [r.metrics[x] for r in rejected if x in r.metrics and y not in r.metrics]
         axes.plot(known, [0.012] * len(known), "|", color=OTHER, markersize=9, clip_on=False,
                   transform=axes.get_xaxis_transform(), label=label)  # fmt: skip
@@ -123,21 +127,22 @@ def plot_front(
         axes.axvline(bounds[x], **dashed)
     if y in bounds:
         axes.axhline(bounds[y], **dashed)
-    _style(axes, x, y)
+    style_axes(axes, x, y)
     axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.04))
     figure.draw_without_rendering()  # fixes the scale
     _number_front(axes, result, x, y)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) -> None:
+def scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) -> None:
+    """Draw points; nothing where there are none."""
     if points:
         axes.scatter(*zip(*points), **options)
 
 
 def _draw_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
     """Draw the front's members, joined by steps where the picture shows every objective."""
-    members = sorted(_points(result.front, x, y))
+    members = sorted(points_of(result.front, x, y))
     if not members:
         return
     xs, ys = zip(*members)
@@ -161,7 +166,7 @@ def _draw_verified(
             axes.plot([cost], [predicted.accuracy], "D", color=VERIFIED, markersize=4.5)
             axes.annotate(str(index), (cost, predicted.accuracy), (6, 3),
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
-    _style(axes, x, "accuracy")
+    style_axes(axes, x, "accuracy")
     axes.set_xlabel("")
     axes.set_title("trained alone: predicted, with 95 % intervals", fontsize=9, loc="left")
 
@@ -171,7 +176,7 @@ def _number_front(axes: Axes, result: SearchResult, x: str, y: str) -> None:
     side = -1 if result.goal.objectives.get(x) == "minimize" else 1
     placed: list[tuple[float, float]] = []
     for index, record in enumerate(result.front):
-        for point in _points([record], x, y):
+        for point in points_of([record], x, y):
             left, bottom = axes.transData.transform(point) / axes.figure.dpi * 72  # in points
             shift = side * 8.0
             while any(abs(left + shift - a) < 11 and abs(bottom - b) < 9 for a, b in placed):
@@ -199,7 +204,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     right, text_width = lefts[-1] + cell, 0.95
     width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
     total = 1.3 + len(records) * height
-    figure = _figure(max(width, 4.0), total)
+    figure = new_figure(max(width, 4.0), total)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-0.7, max(width, 4.0) - 0.7)
@@ -223,7 +228,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
         _cell(axes, position * cell, below + 0.42, cell - 0.03, height - 0.05, name, colour)
     note = "above: layers from the image (left) to the classifier; below: every candidate"
     axes.text(0, below + 0.22, note, fontsize=7.5, color="#666666", va="center")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _cell(
@@ -245,7 +250,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     panels: dict[str, list[str]] = {}
     for name in names:
         panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
-    figure = _figure(4.2 * max(len(panels), 1), 3.4)
+    figure = new_figure(4.2 * max(len(panels), 1), 3.4)
     colours = ("#0072b2", FRONT, "#009e73", "#cc79a7")
     for position, (panel, members) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), position + 1)
@@ -254,7 +259,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
                     for i, row in enumerate(history) if name in row]  # fmt: skip
             axes.plot(*zip(*rows), color=colour, linewidth=1.8, label=name,
                       marker="o" if len(rows) < 3 else "")  # fmt: skip
-        _style(axes, "epoch", panel)
+        style_axes(axes, "epoch", panel)
         if len(members) > 1:
             axes.legend(frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)

@@ -15,6 +15,13 @@ from evaluators.metrics import by_registration
 from experiments.reporting.pages import front_html
 from experiments.reporting.plots import plot_architectures, plot_front
 from experiments.reporting.tables import Prediction
+from experiments.reporting.verified import (
+    VERIFIED_TABLE,
+    VerifiedNetwork,
+    as_verified,
+    write_verified,
+)
+from experiments.reporting.verified_plot import plot_verified_front
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace, SearchSpace, save_architecture
 
@@ -23,23 +30,38 @@ def write_report(
     result: SearchResult,
     space: ChoiceSpace,
     directory: Path,
-    verified: Mapping[Architecture, Prediction] = MappingProxyType({}),
+    predicted: Mapping[Architecture, Prediction] = MappingProxyType({}),
+    networks: Sequence[VerifiedNetwork] = (),
 ) -> list[Path]:
     """Write the report of a search and return its files, anew each time.
 
     ``front.csv``, ``trials.csv``, ``front.png``, ``front.html``, ``architectures.png``, and for a
-    space with networks ``front/INDEX/architecture.yaml`` for each member of the front.
+    space with networks ``front/INDEX/architecture.yaml`` for each member of the front. Where
+    networks were verified, ``verified.csv``; the front is then theirs.
 
     Args:
-        verified: Predicted accuracies of members if they were trained on their own.
+        predicted: Accuracies of members if they were trained on their own.
+        networks: All that were trained alone.
     """
+    picture, page, table = (
+        directory / "front.png",
+        directory / "front.html",
+        directory / VERIFIED_TABLE,
+    )
     files = [
         _write_csv(result.front, directory / "front.csv", "index"),
         _write_csv(result.trials, directory / "trials.csv", "number"),
-        plot_front(result, directory / "front.png", verified),
-        front_html(result, space, directory / "front.html"),
         plot_architectures(result.front, space, directory / "architectures.png"),
     ]
+    table.unlink(missing_ok=True)
+    if networks:
+        files += [
+            write_verified(networks, table),
+            plot_verified_front(result, networks, picture),
+            front_html(as_verified(result, networks), space, page),
+        ]
+    else:
+        files += [plot_front(result, picture, predicted), front_html(result, space, page)]
     if isinstance(space, SearchSpace):
         files += _write_front(result.front, space, directory)
     return files

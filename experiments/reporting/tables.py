@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluators.metrics import EVALUATED, METRICS, by_registration, describe_metric
 from experiments.reporting.colours import colours_of, ink_on
-from search.trials import SEARCHED, SearchResult, TrialRecord
+from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
@@ -48,21 +48,23 @@ class Prediction(Protocol):
 
 
 def front_table(
-    result: SearchResult, verified: Mapping[Architecture, Prediction] = MappingProxyType({})
+    result: SearchResult, predicted: Mapping[Architecture, Prediction] = MappingProxyType({})
 ) -> Table:
     """Return the front for a terminal: index, metrics, the architecture as coloured blocks.
 
-    Beside an accuracy is the one by which the search selected, where it was read a second time.
+    Beside an accuracy is the one by which the search selected, where it was read a second time, or
+    the one with inherited weights, where the network was trained alone.
 
     Args:
-        verified: Predicted accuracies of members if they were trained on their own.
+        predicted: Accuracies of members if they were trained on their own.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     found = {name for record in result.front for name in record.metrics}
     names = [n for n in by_registration(found) if n in METRICS or n in result.goal.metrics]
-    title = f"Front: {len(result.front)} of {len(result.trials)} architectures"
+    what = "Verified front" if f"{INHERITED}accuracy" in found else "Front"
+    title = f"{what}: {len(result.front)} of {len(result.trials)} architectures"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("index", justify="right", no_wrap=True)
     columns: list[tuple[str, str]] = []  # a metric, and what is in front of its name
@@ -72,7 +74,10 @@ def front_table(
         if describe_metric(name).effort == EVALUATED and f"{SEARCHED}{name}" in found:
             columns.append((SEARCHED, name))
             table.add_column("in the search", justify="right", no_wrap=True)
-    if verified:
+        if f"{INHERITED}{name}" in found:
+            columns.append((INHERITED, name))
+            table.add_column("inherited", justify="right", no_wrap=True)
+    if predicted:
         table.add_column("trained alone, predicted (%)", justify="right", no_wrap=True)
     table.add_column("architecture")  # the only one that may wrap
     labels = _labels(result.front)
@@ -81,9 +86,9 @@ def front_table(
     colours = colours_of(ChoiceSpace([list(labels)])) if labels else {}
     for index, record in enumerate(result.front):
         values = [_with_error(name, _reading(record.metrics, which)) for which, name in columns]
-        if verified:
-            predicted = verified[record.architecture]
-            values.append(f"{predicted.accuracy:.1f} ± {predicted.error:.1f}")
+        if predicted:
+            alone = predicted[record.architecture]
+            values.append(f"{alone.accuracy:.1f} ± {alone.error:.1f}")
         table.add_row(str(index), *values, _blocks(record, labels, colours))
     return table
 

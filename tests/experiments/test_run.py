@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import sys
@@ -49,6 +50,7 @@ train: {{epochs: 2, batch_size: 48}}
 evaluate: {{calibration_images: 64, batch_size: 64}}
 latency: {{repeats: 6, max_spread: 10}}
 search: {{trials: {TRIALS}, profile_samples: 2}}
+verify: {{budget: 1.5}}
 retrain: {{epochs: 2, batch_size: 32}}
 """
 
@@ -226,7 +228,10 @@ def test_what_mlflow_holds(story: Story) -> None:
     runs = story.tracked()
     kinds = Counter(run.data.tags["evolute.kind"] for run in runs)
     networks = len(story.networks)
+    verified = kinds.pop("verify")
     assert kinds == {"search": 1, "supernet": 1, "trial": TRIALS, "retrain": networks}
+    with (story.workspace.report / "verified.csv").open() as file:
+        assert verified == len(list(csv.DictReader(file))) > 2
     (parent,) = [run for run in runs if run.data.tags["evolute.kind"] == "search"]
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -344,7 +349,8 @@ def test_new_objectives_are_a_new_study_on_the_same_supernet(
     trained = times(story.workspace)
     evolute(monkeypatch, "search", "tiny.yaml", "--study", "small",
             "--set", "search.objectives={accuracy: maximize, params: minimize}",
-            "--set", "search.trials=4", "--workers", "0")  # fmt: skip
+            "--set", "search.trials=4", "--set", "search.verify=false",
+            "--workers", "0")  # fmt: skip
     printed = capsys.readouterr().out
     directory = story.workspace.directory / "studies" / "small"
     next_command = f"evolute retrain --search {Path('runs/tiny/studies/small')} --pick knee"
@@ -360,6 +366,16 @@ def test_new_objectives_are_a_new_study_on_the_same_supernet(
     (folder,) = (directory / "retrained").iterdir()
     assert (folder / "weights.safetensors").exists()
     assert times(story.workspace) == trained
+
+
+def test_the_winner_was_verified(story: Story) -> None:
+    """What is picked was trained alone, and no verified network is better and as fast."""
+    with (story.workspace.report / "verified.csv").open() as file:
+        rows = {tuple(row["architecture"].split()): row for row in csv.DictReader(file)}
+    finished = [row for row in rows.values() if row["state"] == "verified"]
+    picked = rows[tuple(story.winner.architecture)]
+    assert picked in finished
+    assert float(picked["accuracy"]) == max(float(row["accuracy"]) for row in finished)
 
 
 def test_running_it_again_changes_nothing(story: Story) -> None:
@@ -452,14 +468,14 @@ def test_what_cannot_be_retrained(
 def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path) -> None:
     sizes = [
         f"space.stages.{stage}.{key}={value}"
-        for stage, (width, depth) in enumerate([(16, 2), (24, 1), (32, 1)])
+        for stage, (width, depth) in enumerate([(16, 3), (24, 1)])
         for key, value in (("width", width), ("depth", depth))
     ]
     config = load_config(
         "cifar10_cpu",
         [f"data.root={CIFAR10}", "data.limit=160", *sizes, "space.stem.width=8",
          "train.epochs=1", "train.batch_size=64", "evaluate.calibration_images=64",
-         "search.trials=2", "search.workers=1", "search.profile_samples=1",
+         "data.validation_fraction=0.3", "search.trials=2", "search.workers=1", "search.profile_samples=1", "search.verify=false",
          "latency.repeats=6", "latency.max_spread=10", "retrain.epochs=1"],
     )  # fmt: skip
     winner, baseline = run_pipeline(config, tmp_path / "cifar10")

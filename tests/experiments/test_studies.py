@@ -34,7 +34,13 @@ TRIALS = 6
 
 
 def config_for(search: dict[str, Any] | None = None, **sections: Any) -> Config:
-    search = {"trials": TRIALS, "workers": 0, "profile_samples": 2, **(search or {})}
+    search = {
+        "trials": TRIALS,
+        "workers": 0,
+        "profile_samples": 2,
+        "verify": False,
+        **(search or {}),
+    }
     values = {
         "train": {"epochs": 1},
         "data": {"limit": 400},
@@ -168,7 +174,8 @@ def test_what_was_read_in_part_is_read_again(searched, monkeypatch) -> None:
     halted = dataclasses.replace(study, records=[stopped, *others])
     monkeypatch.setattr("experiments.studies.stored_studies", lambda url: [halted])
     known = plan_study(config_for(), searched.study("another")).known[first.architecture]
-    assert {*first.metrics} - {*known} == {"accuracy", "accuracy_images"}
+    read = {"accuracy", "accuracy_images", "cross_entropy", "cross_entropy_deviation"}
+    assert {*first.metrics} - {*known} == read
 
 
 def test_a_study_cannot_have_every_name(searched) -> None:

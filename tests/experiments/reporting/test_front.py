@@ -42,10 +42,30 @@ def test_a_front_without_a_knee_gives_the_best():
     assert pick([record(7, params=3.0)], "best").number == 7
 
 
-@pytest.mark.parametrize("choice", ["2", 2, -1, "-1", "fastest", "1.0", ""])
+@pytest.mark.parametrize(
+    ("choice", "number"),
+    [("fastest-within 0%", 0), ("fastest-within 0.9%", 0), ("fastest-within 1%", 1),
+     ("fastest-within 4.5%", 2), ("fastest-within 50%", 3)],
+)  # fmt: skip
+def test_the_fastest_within_some_points_of_the_best(choice, number):
+    front = [
+        record(0, accuracy=96.0, latency_ms=5.0),
+        record(1, accuracy=95.0, latency_ms=2.0),
+        record(2, accuracy=92.0, latency_ms=1.5),
+        record(3, accuracy=90.0, latency_ms=1.0),
+    ]
+    assert pick(front, choice).number == number
+    assert pick(front[::-1], choice).number == number
+    assert pick([record(7, accuracy=3.0)], choice).number == 7  # no cost
+
+
+@pytest.mark.parametrize(
+    "choice", ["2", 2, -1, "-1", "fastest", "fastest-within", "fastest-within -1%", "1.0", ""]
+)
 def test_a_bad_pick_names_what_is_there(choice):
     front = [record(0, accuracy=96.0, latency_ms=5.0), record(1, accuracy=90.0, latency_ms=1.0)]
-    with pytest.raises(UserError, match="best, knee or an index from 0 to 1"):
+    possible = "best, knee, 'fastest-within 1%' or an index from 0 to 1"
+    with pytest.raises(UserError, match=possible):
         pick(front, choice)
     with pytest.raises(UserError, match="front is empty"):
         pick([], "best")

@@ -15,9 +15,18 @@ from rich.console import Console
 
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.pages import front_html
-from experiments.reporting.plots import front_axes, plot_architectures, plot_curves, plot_front
+from experiments.reporting.plots import (
+    FRONT,
+    VERIFIED,
+    front_axes,
+    plot_architectures,
+    plot_curves,
+    plot_front,
+)
 from experiments.reporting.report import write_report
+from experiments.reporting.summary import agreement
 from experiments.reporting.tables import front_table
+from experiments.reporting.verified import VerifiedNetwork
 from search.goal import Goal
 from search.trials import SearchResult, TrialRecord
 from search_space import ChoiceSpace, SearchSpace, load_architecture
@@ -212,3 +221,75 @@ def test_the_table_fits_eighty_columns_and_names_every_block(result):
     console.print(front_table(shown))
     text = console.export_text()
     assert "c3 conv3" in text and "c3 i3 i7 sk g3 -- c3" in re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture(scope="module")
+def networks(result) -> list[VerifiedNetwork]:
+    """Every second feasible trial, trained alone: half of them to the end, each fourth plain."""
+    complete = [record for record in result.trials if record.state == "complete"]
+    networks = []
+    for index, record in enumerate(complete[::2]):
+        again = {"accuracy": 60.0 + index, "accuracy_images": 400.0, "latency_ms": 0.5 + index}
+        trained = {"accuracy": 95.0 - index / 8, "accuracy_images": 400.0,
+                   "selection_accuracy": 95.5, "seconds": 9.0}  # fmt: skip
+        finished = index % 2 == 0
+        record = dataclasses.replace(record, again=again if finished else {})
+        networks.append(
+            VerifiedNetwork(record, trained, index % 4 == 0, 2 if finished else 1, finished)
+        )
+    return networks
+
+
+@pytest.fixture(scope="module")
+def verified(result, networks):
+    """The result with the front of those that were trained to the end."""
+    front = GOAL.front([network.reported for network in networks if network.finished])
+    front = [dataclasses.replace(record, state="complete") for record in front]
+    return dataclasses.replace(result, front=front)
+
+
+def test_a_verified_front_is_drawn_above_inherited_accuracies(verified, networks, tmp_path):
+    from matplotlib.image import imread
+
+    files = write_report(verified, SearchSpace.from_yaml("quickstart"), tmp_path, networks=networks)
+    assert tmp_path / "verified.csv" in files
+    pixels = (imread(tmp_path / "front.png")[:, :, :3] * 255).round().astype(int)
+    half = len(pixels) // 2
+    for part in (pixels[:half], pixels[half:]):
+        for colour in (FRONT, VERIFIED):
+            rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+            assert (part == rgb).all(axis=2).sum() > 30
+    with (tmp_path / "verified.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["state"] for row in rows[:2]] == ["verified", "dropped at rung 1"]
+    error = 100 * (0.95 * 0.05 / 400) ** 0.5
+    assert float(rows[0]["accuracy_error"]) == pytest.approx(error)
+    assert rows[0]["inherited_accuracy"] == "60.0" and rows[0]["latency_ms"] == "0.5"
+    assert float(rows[1]["inherited_accuracy"]) == networks[1].record.metrics["accuracy"]
+    # an earlier report's table does not stay behind
+    write_report(verified, SearchSpace.from_yaml("quickstart"), tmp_path)
+    assert not (tmp_path / "verified.csv").exists()
+
+
+def test_the_page_never_mixes_verified_and_inherited_accuracies(verified, networks, tmp_path):
+    write_report(verified, SearchSpace.from_yaml("quickstart"), tmp_path, networks=networks)
+    trained = {network.record.number: network.reported for network in networks}
+    for trial in page_data(tmp_path / "front.html")["trials"]:
+        record = trained.get(trial["number"])
+        accuracy = None if record is None else record.metrics["accuracy"]
+        assert trial["metrics"].get("accuracy") == accuracy
+    assert any(t["front"] == 0 for t in page_data(tmp_path / "front.html")["trials"])
+
+
+def test_the_table_shows_both_accuracies_of_a_verified_front(verified, networks):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(front_table(verified))
+    text = console.export_text()
+    assert "Verified front" in text and "inherited" in text and "in the search" not in text
+    metrics = verified.front[0].metrics
+    assert f"{metrics['accuracy']:.1f} ± 1.1" in text
+    assert f"{metrics['inherited_accuracy']:.1f} ± 2." in text
+    said = agreement(networks, SearchSpace.from_yaml("quickstart"))
+    finished = sum(network.finished for network in networks)
+    assert f"{finished} networks" in said and "inherited accuracy -1.00" in said
+    assert agreement(networks[:2], SearchSpace.from_yaml("quickstart")) == ""
