@@ -5,15 +5,15 @@ All are PNG files, drawn without a display and written atomically.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from configs.atomic import write_atomically
 from evaluators.metrics import METRICS, describe_metric, short_number
 from experiments.reporting.colours import colours_of, ink_on
+from experiments.reporting.figures import new_figure as _figure
+from experiments.reporting.figures import save_figure as _save
 from experiments.reporting.front import cost_of
 from experiments.reporting.tables import Prediction
 from search.trials import SearchResult, TrialRecord
@@ -21,25 +21,8 @@ from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 FRONT, OTHER, INFEASIBLE, VERIFIED = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    write_atomically(path, data.getvalue())
-    return path
 
 
 def _style(axes: Axes, x: str, y: str) -> None:
