@@ -148,7 +148,7 @@ def _predictors(scores: Scores, notes: list[str]) -> dict[str, Predictor]:
 
 
 def _surrogate(scores: Scores, notes: list[str]) -> Predictor:
-    """Return what a search would believe of accuracy, on a scale of its own."""
+    """Return what a search would believe of inherited accuracies, in percent."""
 
     def predict(networks: Sequence[Architecture]) -> np.ndarray:
         config, space = scores.config, scores.space
@@ -169,6 +169,6 @@ def _surrogate(scores: Scores, notes: list[str]) -> Predictor:
         belief = Modelled("accuracy", problem)
         records = [TrialRecord(n, a, m, "complete") for n, (a, m) in enumerate(read.items())]
         belief.learn(records, [], fit=True)
-        return belief.predict(networks)[0]
+        return 100 - np.exp(-belief.predict(networks)[0])  # it is minus the log of what is missing
 
     return predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 
 from configs import Config, UserError
 from experiments.console import busy, console, step_progress
-from experiments.data.splits import load_splits
+from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device
 from experiments.predictors import Scores, read_predictors
 from experiments.reporting.rank import print_ranking, write_ranking
@@ -43,9 +44,9 @@ def rank_from_files(config: Config, out: Path | None, networks: int, seeds: int)
         UserError: As for `rank_predictors`.
     """
     workspace = open_workspace(config, out)
-    check_ranking(config, networks, seeds)
+    prepared = prepare_ranking(config, workspace, networks, seeds)  # refuses before it writes
     with open_tracker(config, workspace) as tracker:
-        rank_predictors(config, workspace, networks=networks, seeds=seeds, tracker=tracker)
+        prepared.run(tracker)
     return workspace
 
 
@@ -76,51 +77,16 @@ def rank_predictors(
             fails, or the device is too busy for latencies.
         KeyboardInterrupt: Asked to stop; the same call goes on.
     """
-    check_ranking(config, networks, seeds)
-    device = resolve_device(config.device)
-    with busy("Reading the images ..."), hold_in_step(device):
-        splits = load_splits(  # keeps the statistics, on which all trainings depend
-            config,
-            device,
-            batch_size=config.retrain.batch_size,
-            statistics=workspace.statistics,
-        )
-    folder, notes = workspace.directory / "rank", list[str]()
-    scores = Scores(config, workspace, splits, folder / f"{values_key(config, workspace)}.json")
-    with busy(f"Choosing {networks} networks by latency ..."):
-        chosen = draw_networks(scores, networks)
-    with busy("Reading what is known of them ..."):
-        predicted = read_predictors(scores, chosen, notes)
-    trainings = {
-        seed: StandAlone(
-            config, workspace, folder / conditions(config, workspace, seed=seed), seed=seed
-        )
-        for seed in range(config.seed, config.seed + seeds)
-    }
-    trained = _train(trainings, chosen, tracker)
-    ranked = [
-        Ranked(
-            architecture=architecture,
-            plain=is_plain(scores.space, architecture),
-            scores={name: values[index] for name, values in predicted.items()},
-            accuracies=tuple(of[architecture]["accuracy"] for of in trained.values()),
-        )
-        for index, architecture in enumerate(chosen)
-    ]
-    images = next(iter(trained[config.seed].values()))["accuracy_images"]
-    ranking = rank_networks(ranked, list(trainings), round(images), notes)
-    files = write_ranking(ranking, scores.space, workspace.report, config.name)
-    print_ranking(ranking)
-    if tracker is not None:
-        _track(tracker, ranking, files, trainings[config.seed])
-    return ranking
+    return prepare_ranking(config, workspace, networks, seeds).run(tracker)
 
 
-def check_ranking(config: Config, networks: int, seeds: int) -> None:
-    """Refuse what would fail later, or could not be ordered; nothing is written.
+def prepare_ranking(
+    config: Config, workspace: Workspace, networks: int, seeds: int
+) -> PreparedRanking:
+    """Return a ranking that nothing was found to stand in the way of; no result is written.
 
     Raises:
-        UserError: Names what is not possible, and what would be.
+        UserError: As for `rank_predictors`.
     """
     space = SearchSpace(config.space, config.plugins)
     different = len(all_of(space)) if space.size <= LISTABLE else space.size
@@ -137,6 +103,60 @@ def check_ranking(config: Config, networks: int, seeds: int) -> None:
             "--set retrain.inherit=false"
         )
     check_recipe(config)
+    device = resolve_device(config.device)
+    with hold_in_step(device):
+        splits = load_splits(  # keeps the statistics, on which all trainings depend
+            config,
+            device,
+            batch_size=config.retrain.batch_size,
+            statistics=workspace.statistics,
+        )
+    return PreparedRanking(config, workspace, networks, seeds, splits)
+
+
+@dataclass(frozen=True)
+class PreparedRanking:
+    """A ranking that may begin or go on; see `prepare_ranking`."""
+
+    config: Config
+    workspace: Workspace
+    networks: int
+    seeds: int
+    splits: Splits
+
+    def run(self, tracker: Tracker | None = None) -> Ranking:
+        """Train, judge, report and track; see `rank_predictors`."""
+        config, workspace = self.config, self.workspace
+        folder, notes = workspace.directory / "rank", list[str]()
+        file = folder / f"{values_key(config, workspace)}.json"
+        scores = Scores(config, workspace, self.splits, file)
+        with busy(f"Choosing {self.networks} networks by latency ..."):
+            chosen = draw_networks(scores, self.networks)
+        with busy("Reading what is known of them ..."):
+            predicted = read_predictors(scores, chosen, notes)
+        trainings = {
+            seed: StandAlone(
+                config, workspace, folder / conditions(config, workspace, seed=seed), seed=seed
+            )
+            for seed in range(config.seed, config.seed + self.seeds)
+        }
+        trained = _train(trainings, chosen, tracker)
+        ranked = [
+            Ranked(
+                architecture=architecture,
+                plain=is_plain(scores.space, architecture),
+                scores={name: values[index] for name, values in predicted.items()},
+                accuracies=tuple(of[architecture]["accuracy"] for of in trained.values()),
+            )
+            for index, architecture in enumerate(chosen)
+        ]
+        images = round(trained[config.seed][chosen[0]]["accuracy_images"])
+        ranking = rank_networks(ranked, list(trainings), images, notes)
+        files = write_ranking(ranking, scores.space, workspace.report, config.name)
+        print_ranking(ranking)
+        if tracker is not None:
+            _track(tracker, ranking, files, trainings[config.seed])
+        return ranking
 
 
 def draw_networks(scores: Scores, count: int) -> list[Architecture]:
@@ -171,15 +191,18 @@ def _train(
     seconds: list[float] = []  # of each training that is done
 
     def done(seed: int, architecture: Architecture, metrics: Mapping[str, float]) -> None:
+        is_new = (seed, architecture) in missing
         missing.discard((seed, architecture))
         seconds.append(metrics["seconds"])
         at_a_time = max(min(trainings[seed].config.search.workers, len(missing)), 1)
         left = len(missing) * sum(seconds) / len(seconds) / at_a_time
         if len(seconds) == 1 and missing:
             console.print(f"{len(missing)} trainings, about {_time(left)}.", highlight=False)
-        advance(total - len(missing), f"left about {_time(left)}" if missing else "")
-        if tracker is not None:
-            tracker.metrics({"rank_trained": total - len(missing)}, step=total - len(missing))
+        if is_new:
+            count = total - len(missing)
+            advance(count, f"left about {_time(left)}" if missing else "")
+            if tracker is not None:
+                tracker.metrics({"rank_trained": count}, step=count)
 
     found: dict[int, Trained] = {}
     with step_progress("Trained alone", total, total - len(missing)) as advance:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LABELS = {"inherited": "inherited accuracy", "surrogate": "surrogate", "depth": "layers"}
+UNITS = {"inherited": "%", "surrogate": "%", "depth": "not skipped"}
 CEILING = "second seed (ceiling)"
 PLAIN, OTHER = "#d55e00", "#0072b2"
 COLUMNS = 3  # panels beside each other
@@ -100,6 +101,8 @@ def plot_ranking(ranking: Ranking, path: Path) -> Path:
 
     Lines join the seeds of a network; plain networks have a colour of their own.
     """
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     panels = len(ranking.predictors) + (ranking.ceiling is not None)
     columns = min(panels, COLUMNS)
     rows = math.ceil(panels / columns)
@@ -112,11 +115,12 @@ def plot_ranking(ranking: Ranking, path: Path) -> Path:
         values = np.array([network.scores[name] for network in ranking.networks])
         axes.vlines(values, accuracies.min(1), accuracies.max(1), color="#bbbbbb", linewidth=1)
         _draw(axes, values, truth, plain, label_of(name), judged)
-        axes.set_xlabel(LABELS.get(name) or describe_metric(name).title, fontsize=8)
+        unit = UNITS.get(name) or describe_metric(name).unit
+        axes.set_xlabel(f"{label_of(name)} ({unit})" if unit else label_of(name), fontsize=8)
         if name in METRICS and describe_metric(name).write is short_number:
-            from matplotlib.ticker import EngFormatter
-
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if name == "depth":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ranking.ceiling is not None:
         axes = every[len(ranking.predictors)]
         _draw(axes, accuracies[:, 1], accuracies[:, 0], plain, CEILING, ranking.ceiling)
@@ -127,7 +131,8 @@ def plot_ranking(ranking: Ranking, path: Path) -> Path:
     for row in range(rows):
         if row * columns < len(ranking.predictors):
             every[row * columns].set_ylabel("accuracy, trained alone (%)", fontsize=8)
-    every[0].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside upper right", ncols=2,
+                  frameon=False, fontsize=9)  # fmt: skip
     return save_figure(figure, path)
 
 
