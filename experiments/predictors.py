@@ -16,6 +16,7 @@ from configs.errors import TooNoisy
 from evaluators import shared_device
 from evaluators.cascade import measure_in_order
 from evaluators.metrics import Subject
+from experiments.console import step_progress
 from experiments.data.splits import Splits
 from experiments.devices import resolve_device
 from experiments.evaluator import image_shape
@@ -48,6 +49,9 @@ class Scores:
 
     Args:
         file: Of values that depend on the same things, see `studies.values_key`.
+
+    Attributes:
+        known: What studies of the work directory know, which is not read again.
     """
 
     def __init__(self, config: Config, workspace: Workspace, splits: Splits, file: Path) -> None:
@@ -55,6 +59,7 @@ class Scores:
         self.space = SearchSpace(config.space, config.plugins)
         self._supernet = load_supernet(config, workspace) if workspace.weights.exists() else None
         self._data = dataclasses.replace(splits, validation=splits.halves[0])
+        self.known = known_metrics(config, workspace)
         self._kept: dict[str, dict[str, float]] = (
             json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         )
@@ -98,7 +103,8 @@ class Scores:
             reference_ms=self._reference_ms,
         )
         try:
-            return measure_in_order(subject, [name], lambda values: False)
+            known = self.known.get(architecture, {})
+            return measure_in_order(subject, [name], lambda values: False, known)
         except TooNoisy as noise:
             raise UserError(
                 f"{'/'.join(architecture)} could not be measured: {noise}. Stop what else runs on "
@@ -117,14 +123,16 @@ def read_predictors(
     Args:
         notes: Takes what is left out, and why, and from what the surrogate learnt.
     """
-    found: dict[str, list[float]] = {}
-    for name, predictor in _predictors(scores, notes).items():
-        try:
-            found[name] = [float(value) for value in predictor(networks)]
-        except UserError as error:
-            if name == LATENCY:  # without it nothing is at equal latency
-                raise
-            notes.append(f"{name} is left out: {error}")
+    predictors, found = _predictors(scores, notes), dict[str, list[float]]()
+    with step_progress("Predictors", len(predictors)) as advance:
+        for count, (name, predictor) in enumerate(predictors.items(), start=1):
+            try:
+                found[name] = [float(value) for value in predictor(networks)]
+            except UserError as error:
+                if name == LATENCY:  # without it nothing is at equal latency
+                    raise
+                notes.append(f"{name} is left out: {error}")
+            advance(count, name)
     return found
 
 
@@ -152,8 +160,7 @@ def _surrogate(scores: Scores, notes: list[str]) -> Predictor:
 
     def predict(networks: Sequence[Architecture]) -> np.ndarray:
         config, space = scores.config, scores.space
-        known = known_metrics(config, scores.workspace)
-        read = {a: dict(metrics) for a, metrics in known.items() if "accuracy" in metrics}
+        read = {a: dict(known) for a, known in scores.known.items() if "accuracy" in known}
         origin = "trials of the study"
         if not read:
             rng, origin = np.random.default_rng((config.seed, 6)), "random architectures"

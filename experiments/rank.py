@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs import Config, UserError
-from experiments.console import busy, console, step_progress
+from configs.atomic import write_atomically
+from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device
 from experiments.predictors import Scores, read_predictors
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
 
 LEAST = 4  # networks that can be ordered at all
-TIMED = 40  # random architectures from whose latencies those of others are predicted
+TIMED = 20  # architectures, at least, from whose latencies those of others are predicted
+DRAWN_BY = ("fingerprint", "seed")  # what decides, with the space, which networks are drawn
 LISTABLE = 20_000  # larger spaces are taken to have as many networks as architectures
 
 Trained = Mapping[Architecture, Mapping[str, float]]
@@ -128,12 +131,11 @@ class PreparedRanking:
         """Train, judge, report and track; see `rank_predictors`."""
         config, workspace = self.config, self.workspace
         folder, notes = workspace.directory / "rank", list[str]()
-        file = folder / f"{values_key(config, workspace)}.json"
+        file = folder / f"scores-{values_key(config, workspace)}.json"
         scores = Scores(config, workspace, self.splits, file)
-        with busy(f"Choosing {self.networks} networks by latency ..."):
-            chosen = draw_networks(scores, self.networks)
-        with busy("Reading what is known of them ..."):
-            predicted = read_predictors(scores, chosen, notes)
+        key = values_key(config, workspace, DRAWN_BY)
+        chosen = _drawn(scores, self.networks, folder / f"{self.networks}-networks-{key}.json")
+        predicted = read_predictors(scores, chosen, notes)
         trainings = {
             seed: StandAlone(
                 config, workspace, folder / conditions(config, workspace, seed=seed), seed=seed
@@ -162,18 +164,31 @@ class PreparedRanking:
 def draw_networks(scores: Scores, count: int) -> list[Architecture]:
     """Return plain networks, half of them at most, and others that are spread over latency.
 
-    Latencies are predicted as sums over the layers, from `TIMED` random architectures that are
-    measured.
+    Latencies are predicted as sums over the layers, from those that a study knows, or else from
+    some random architectures that are measured.
     """
-    space, seed = scores.space, scores.config.seed
+    space, rng = scores.space, np.random.default_rng((scores.config.seed, 7))
     plain = uniform_architectures(space)[: count // 2]
-    rng = np.random.default_rng((seed, 7))
-    some = dict.fromkeys([*plain, *(space.sample(rng) for _ in range(TIMED))])
-    sums = LayerSums(space).fit(list(some), [scores(LATENCY, each) for each in some])
+    some = [each for each, known in scores.known.items() if LATENCY in known]
+    if len(some) < TIMED:
+        some = list(dict.fromkeys([*plain, *(space.sample(rng) for _ in range(TIMED))]))
+    latencies = []
+    with step_progress("Latencies", len(some)) as advance:
+        for architecture in some:
+            latencies.append(scores(LATENCY, architecture))
+            advance(len(latencies), "")
+    sums = LayerSums(space).fit(some, latencies)
     others = draw_stratified(
         space, lambda pool: sums.predict(pool)[0], count - len(plain), plain, rng
     )
     return [*plain, *others]
+
+
+def _drawn(scores: Scores, count: int, file: Path) -> list[Architecture]:
+    """Return the networks that were drawn the first time: other latencies would give others."""
+    if not file.exists():
+        write_atomically(file, json.dumps(draw_networks(scores, count)))
+    return [tuple(each) for each in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _train(

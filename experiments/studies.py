@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,11 @@ def known_metrics(config: Config, workspace: Workspace) -> Known:
     return _known(_alike(studies, config, _values(config, workspace)))
 
 
-def values_key(config: Config, workspace: Workspace) -> str:
-    """Hash what metrics of the architectures of a space depend on."""
+def values_key(config: Config, workspace: Workspace, keys: Sequence[str] = VALUES) -> str:
+    """Hash what metrics of the architectures of a space depend on, or some of it."""
     plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in config.plugins]
-    parts = [_values(config, workspace), config_to_dict(config.space), plugins]
+    values = {key: v for key, v in _values(config, workspace).items() if key in keys}
+    parts = [values, config_to_dict(config.space), plugins]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
