@@ -76,6 +76,7 @@ _PUBLIC = {
         "run_search",
     ),
     "search.problem": ("Problem",),
+    "search.ranking": ("Ranking",),
     "search.features": ("architecture_features",),
     "search.fidelities": ("Fidelities", "Readings"),
     "search.samplers": ("Sampler", "register_sampler"),
@@ -83,6 +84,7 @@ _PUBLIC = {
     "experiments.data.splits": ("load_splits",),
     "experiments.data.registry": ("Images", "Source", "register_source"),
     "experiments.measure": ("measure",),
+    "experiments.rank": ("rank_predictors",),
     "experiments.reporting.front": ("pick", "read_front"),
     "experiments.retrain": ("retrain_architecture",),
     "experiments.retrained": ("Retrained",),
@@ -131,6 +133,7 @@ if TYPE_CHECKING:
     from experiments.data.registry import register_source as register_source
     from experiments.data.splits import load_splits as load_splits
     from experiments.measure import measure as measure
+    from experiments.rank import rank_predictors as rank_predictors
     from experiments.reporting.front import pick as pick
     from experiments.reporting.front import read_front as read_front
     from experiments.retrain import retrain_architecture as retrain_architecture
@@ -155,6 +158,7 @@ if TYPE_CHECKING:
     from search.fidelities import Fidelities as Fidelities
     from search.fidelities import Readings as Readings
     from search.problem import Problem as Problem
+    from search.ranking import Ranking as Ranking
     from search.samplers import Sampler as Sampler
     from search.samplers import register_sampler as register_sampler
     from search.surrogate import Surrogate as Surrogate

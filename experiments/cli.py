@@ -158,6 +158,31 @@ def retrain(
     retrain_from_files(config, search, pick, architecture, seeds, list(set_ or ()), out)
 
 
+@app.command(epilog="Example:  evolute rank cifar10_cpu --networks 40 --seeds 2")
+def rank(
+    config: ConfigArgument,
+    networks: Annotated[
+        int, typer.Option("--networks", min=1, help="Networks to train, spread over latency.")
+    ] = 40,
+    seeds: Annotated[
+        int,
+        typer.Option("--seeds", min=1, help="Trainings of each; a second one shows the ceiling."),
+    ] = 2,
+    set_: SetOption = None,
+    out: OutOption = None,
+) -> None:
+    """Train networks alone, and say how far each way to rank them can be trusted.
+
+    Inherited accuracy and the surrogate are judged where a supernet is trained. Run it again after
+    an interruption: it goes on where it stopped.
+    """
+    from experiments.rank import rank_from_files
+    from experiments.settings import load_config
+
+    workspace = rank_from_files(load_config(config, set_ or ()), out, networks, seeds)
+    _say(f"Page: {workspace.report / 'rank.html'}")
+
+
 @app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
 def measure(
     target: Annotated[

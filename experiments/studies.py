@@ -8,11 +8,13 @@ share with it what is known of an architecture, and the unit of latency.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from configs import Config, UserError
+from configs import Config, UserError, config_to_dict
 from evaluators import TooNoisy, measure_reference
 from evaluators.metrics import METRICS, TIMED
 from experiments.console import busy
@@ -72,24 +74,51 @@ def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
     values = _values(config, workspace)
     if own is not None:
         _refuse_other(own, config, workspace)
-    space = SearchSpace(config.space, config.plugins).to_dict()["space"]
-    alike = [
-        study
-        for study in studies
-        if study.settings["space"] == space
-        and all(study.context.get(key) == values[key] for key in VALUES)
-    ]
-    known: dict[Architecture, dict[str, float]] = {}
-    for study in alike:
-        for record in study.records:
-            known.setdefault(record.architecture, {}).update(_read_in_full(record))
+    alike = _alike(studies, config, values)
     # an older study's unit goes on being that of all studies whose values it shares
     units = (study.context.get("reference_ms") for study in ([own] if own else alike))
     reference_ms = next(filter(None, units), None)
     if reference_ms is None and _is_timed(config):
         reference_ms = _measure_unit(config)
     context = {**values, "sampler": config.search.sampler, "reference_ms": reference_ms}
-    return StudyPlan(workspace.study_name(config.name), _url(config, workspace), context, known)
+    return StudyPlan(
+        workspace.study_name(config.name), _url(config, workspace), context, _known(alike)
+    )
+
+
+def known_metrics(config: Config, workspace: Workspace) -> Known:
+    """Return what all studies of a work directory know that share the values of a configuration."""
+    studies, _ = _find_studies(config, workspace)
+    return _known(_alike(studies, config, _values(config, workspace)))
+
+
+def values_key(config: Config, workspace: Workspace, keys: Sequence[str] = VALUES) -> str:
+    """Hash what metrics of the architectures of a space depend on, or some of it."""
+    plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in config.plugins]
+    values = {key: v for key, v in _values(config, workspace).items() if key in keys}
+    parts = [values, config_to_dict(config.space), plugins]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _alike(
+    studies: list[StoredStudy], config: Config, values: Mapping[str, Any]
+) -> list[StoredStudy]:
+    """Return the studies of the space of a configuration, and of the same `VALUES`."""
+    space = SearchSpace(config.space, config.plugins).to_dict()["space"]
+    return [
+        study
+        for study in studies
+        if study.settings["space"] == space
+        and all(study.context.get(key) == values.get(key) for key in VALUES)
+    ]
+
+
+def _known(studies: list[StoredStudy]) -> dict[Architecture, dict[str, float]]:
+    known: dict[Architecture, dict[str, float]] = {}
+    for study in studies:
+        for record in study.records:
+            known.setdefault(record.architecture, {}).update(_read_in_full(record))
+    return known
 
 
 def _read_in_full(record: TrialRecord) -> dict[str, float]:

@@ -1,15 +1,18 @@
-"""The front as an interactive page: one HTML file that needs no network and no server.
+"""Pages, each one HTML file that needs no network and no server.
 
-Every trial is a point; pointing at it, clicking it, or walking with the arrow keys shows its
-architecture and metrics. The axes can be any two metrics, and the table sorts by any column.
+On that of a front every trial is a point; pointing at it, clicking it, or walking with the arrow
+keys shows its architecture and metrics. The axes can be any two metrics, and the table sorts by any
+column. That of a ranking has the table of the predictors, their picture, and all networks.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,28 @@ from search_space import ChoiceSpace
 
 def front_html(result: SearchResult, space: ChoiceSpace, path: Path) -> Path:
     """Write the page. Whatever the texts contain, nothing in them is run or shown as markup."""
+    return _write("front", result.study_name, _data(result, space), path)
+
+
+def ranking_html(data: Mapping[str, Any], picture: Path, title: str, path: Path) -> Path:
+    """Write the page of a ranking, its picture within.
+
+    Args:
+        data: What `templates/rank.js` shows.
+    """
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    return _write("rank", title, {**data, "picture": f"data:image/png;base64,{encoded}"}, path)
+
+
+def _write(name: str, title: str, data: Any, path: Path) -> Path:
     parts = {
-        "TITLE": html.escape(result.study_name),
+        "TITLE": html.escape(title),
         "STYLE": _template("front.css"),
-        "DATA": _script_safe(_data(result, space)),
-        "SCRIPT": _template("front.js"),
+        "DATA": _script_safe(data),
+        "SCRIPT": _template(f"{name}.js"),
     }
     # In one pass: what is put in is never searched for placeholders itself.
-    page = re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _template("front.html"))
+    page = re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _template(f"{name}.html"))
     write_atomically(path, page)
     return path
 

@@ -5,15 +5,14 @@ All are PNG files, drawn without a display and written atomically.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from configs.atomic import write_atomically
-from evaluators.metrics import METRICS, describe_metric, short_number
+from evaluators.metrics import METRICS
 from experiments.reporting.colours import colours_of, ink_on
+from experiments.reporting.figures import new_figure, save_figure, style_axes
 from experiments.reporting.front import cost_of
 from experiments.reporting.tables import Prediction
 from search.trials import SearchResult, TrialRecord
@@ -21,41 +20,8 @@ from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 FRONT, OTHER, INFEASIBLE, VERIFIED = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of so many inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, and return its path."""
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    write_atomically(path, data.getvalue())
-    return path
-
-
-def style_axes(axes: Axes, x: str, y: str) -> None:
-    """Name the axes after metrics, and draw a light grid."""
-    from matplotlib.ticker import EngFormatter
-
-    axes.set_xlabel(describe_metric(x).title)
-    axes.set_ylabel(describe_metric(y).title)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    for name, axis in ((x, axes.xaxis), (y, axes.yaxis)):
-        if describe_metric(name).write is short_number:
-            axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def front_axes(objectives: Mapping[str, str]) -> tuple[str, str]:

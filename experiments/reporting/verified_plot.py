@@ -7,17 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluators.metrics import describe_metric
-from experiments.reporting.plots import (
-    FRONT,
-    OTHER,
-    VERIFIED,
-    front_axes,
-    new_figure,
-    points_of,
-    save_figure,
-    scatter,
-    style_axes,
-)
+from experiments.reporting.figures import new_figure, save_figure, style_axes
+from experiments.reporting.plots import FRONT, OTHER, VERIFIED, front_axes, points_of, scatter
 from experiments.reporting.verified import VerifiedNetwork
 from search.trials import INHERITED, SearchResult, TrialRecord
 

@@ -208,7 +208,7 @@ class Tracker(Run):
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Begin a child run; ``kind`` is ``supernet``, ``trial`` or ``retrain``.
+        """Begin a child run; ``kind`` is ``supernet``, ``trial``, ``rank`` or ``retrain``.
 
         A child is known by its name: asking for it again, also after a restart, continues it.
         """

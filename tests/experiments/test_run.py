@@ -475,7 +475,8 @@ def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path) -> None:
         "cifar10_cpu",
         [f"data.root={CIFAR10}", "data.limit=160", *sizes, "space.stem.width=8",
          "train.epochs=1", "train.batch_size=64", "evaluate.calibration_images=64",
-         "data.validation_fraction=0.3", "search.trials=2", "search.workers=1", "search.profile_samples=1", "search.verify=false",
+         "data.validation_fraction=0.3", "search.trials=2", "search.workers=1",
+         "search.profile_samples=1", "search.verify=false",
          "latency.repeats=6", "latency.max_spread=10", "retrain.epochs=1"],
     )  # fmt: skip
     winner, baseline = run_pipeline(config, tmp_path / "cifar10")
