@@ -136,7 +136,8 @@ def test_the_truth_is_read_where_no_search_reads(story: Story) -> None:
 def test_every_predictor_is_judged(story: Story) -> None:
     ranking = story.first
     assert set(ranking.predictors) == {
-        "inherited", "cross_entropy", "surrogate", "depth", "params", "macs", "latency_ms", "naswot", "trainability",
+        "inherited", "cross_entropy", "surrogate", "depth", "params", "macs", "latency_ms",
+        "naswot", "trainability",
     }  # fmt: skip
     truth = [network.truth for network in ranking.networks]
     for name, judged in ranking.predictors.items():
@@ -219,7 +220,7 @@ def test_the_command_without_a_supernet(tmp_path, monkeypatch, capsys) -> None:
     ("networks", "seeds", "retrain", "expected"),
     [
         (3, 2, {}, "--networks: 3 is not possible; choose from 4 to"),
-        (1000, 2, {}, "--networks: 1000 is not possible; choose from 4 to 42"),
+        (1000, 2, {}, "--networks: 1000 is not possible; choose from 4 to 63"),
         (4, 0, {}, "--seeds: 0"),
         (4, 2, {"inherit": True}, "--set retrain.inherit=false"),
         (4, 2, {"optimizer": "sdg"}, "mean 'sgd'"),
