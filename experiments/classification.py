@@ -7,13 +7,12 @@ transform of batches, and a metric in place of `evaluators.accuracy`.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from configs.schema import Recipe, Retrain, Train
-from search_space.network import Network
 from supernet import Supernet, Trainer
 from supernet.paths import PATHS
 
@@ -35,8 +34,10 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
     )
 
 
-def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, seed: int) -> Trainer:
-    """Return the trainer of a stand-alone network.
+def network_trainer(
+    network: nn.Module, recipe: Retrain, steps_per_epoch: int, seed: int
+) -> Trainer:
+    """Return the trainer of a stand-alone network, which says its `num_classes` as timm's do.
 
     Where it inherits the supernet's weights, temperatures stay where the supernet's training ended.
     """
@@ -48,7 +49,7 @@ def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, see
             mixup_alpha=recipe.mixup,
             cutmix_alpha=recipe.cutmix,
             label_smoothing=recipe.label_smoothing,
-            num_classes=network.num_classes,
+            num_classes=cast(int, network.num_classes),
         )
     return Trainer(
         network,

@@ -146,13 +146,32 @@ def retrain(
         int | None,
         typer.Option("--seeds", min=1, help="Networks to train (retrain.seeds)."),
     ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Beside it: each operator family alone and random architectures, at its latency.",
+        ),
+    ] = False,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against", metavar="NAMES", help="timm models beside it, e.g. resnet18,resnet10t."
+        ),
+    ] = "",
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
-    """Train an architecture from scratch, test, export and register it."""
+    """Train an architecture from scratch, test, export and register it.
+
+    With --baselines or --against it is compared with other networks, by one recipe and the same
+    seeds: evolute retrain --search runs/photos --seeds 3 --baselines --against resnet18
+    """
     from experiments.retrain import retrain_from_files
 
-    retrain_from_files(config, search, pick, architecture, seeds, list(set_ or ()), out)
+    retrain_from_files(
+        config, search, pick, architecture, seeds, list(set_ or ()), out, baselines, against
+    )
 
 
 @app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
