@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,6 +77,12 @@ def command_line() -> str:
     if Path(sys.argv[0]).name not in ("evolute", "evolute.exe", "__main__.py"):
         return ""
     return shlex.join(["evolute", *map(_without_places, sys.argv[1:])])
+
+
+def command_tag() -> dict[str, str]:
+    """Return the command as a tag of its own, named by the time (UTC); none for no command."""
+    line = command_line()
+    return {f"command.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}": line} if line else {}
 
 
 def _without_places(argument: str) -> str:
