@@ -174,6 +174,20 @@ def retrain(
     )
 
 
+@app.command(epilog="Example:  evolute report runs/quickstart --out docs/results/quickstart.md")
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work directory.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.md", help="Default: docs/results/NAME.md."),
+    ] = None,
+) -> None:
+    """Write what a search came to as a page with a picture, from its MLflow runs alone."""
+    from experiments.report import write_result
+
+    _say(f"Wrote {write_result(directory, out)}")
+
+
 @app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
 def measure(
     target: Annotated[

@@ -141,8 +141,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
-    """Open the MLflow run of a work directory: configuration, seed, code version, machine
-    and command are logged.
+    """Open the MLflow run of a work directory; configuration, code, machine, command are logged.
 
     All studies of a supernet are tracked in one store. A directory that has no configuration yet
     keeps this one.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 FRONT, OTHER, INFEASIBLE, VERIFIED = "#d55e00", "#9a9a9a", "#c4c4c4", "#0072b2"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of so many inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -35,14 +36,16 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, and return its path."""
     data = io.BytesIO()
     figure.savefig(data, format="png")
     write_atomically(path, data.getvalue())
     return path
 
 
-def _style(axes: Axes, x: str, y: str) -> None:
+def style_axes(axes: Axes, x: str, y: str) -> None:
+    """Name the axes after metrics, and draw a light grid."""
     from matplotlib.ticker import EngFormatter
 
     axes.set_xlabel(describe_metric(x).title)
@@ -95,11 +98,11 @@ def plot_front(
     """
     x, y = front_axes(result.goal.objectives)
     if verified and y == "accuracy":
-        figure = _figure(7.2, 7.0)
+        figure = new_figure(7.2, 7.0)
         above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         _draw_verified(above, result, x, verified)
     else:
-        figure = _figure(7.2, 4.6)
+        figure = new_figure(7.2, 4.6)
         axes = figure.add_subplot()
     complete = [record for record in result.trials if record.state == "complete"]
     rejected = [record for record in result.trials if record.state == "infeasible"]
@@ -123,11 +126,11 @@ def plot_front(
         axes.axvline(bounds[x], **dashed)
     if y in bounds:
         axes.axhline(bounds[y], **dashed)
-    _style(axes, x, y)
+    style_axes(axes, x, y)
     axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.04))
     figure.draw_without_rendering()  # fixes the scale
     _number_front(axes, result, x, y)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[float, float]], **options: Any) -> None:
@@ -161,7 +164,7 @@ def _draw_verified(
             axes.plot([cost], [predicted.accuracy], "D", color=VERIFIED, markersize=4.5)
             axes.annotate(str(index), (cost, predicted.accuracy), (6, 3),
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
-    _style(axes, x, "accuracy")
+    style_axes(axes, x, "accuracy")
     axes.set_xlabel("")
     axes.set_title("trained alone: predicted, with 95 % intervals", fontsize=9, loc="left")
 
@@ -199,7 +202,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     right, text_width = lefts[-1] + cell, 0.95
     width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
     total = 1.3 + len(records) * height
-    figure = _figure(max(width, 4.0), total)
+    figure = new_figure(max(width, 4.0), total)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-0.7, max(width, 4.0) - 0.7)
@@ -223,7 +226,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
         _cell(axes, position * cell, below + 0.42, cell - 0.03, height - 0.05, name, colour)
     note = "above: layers from the image (left) to the classifier; below: every candidate"
     axes.text(0, below + 0.22, note, fontsize=7.5, color="#666666", va="center")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _cell(
@@ -245,7 +248,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     panels: dict[str, list[str]] = {}
     for name in names:
         panels.setdefault(name.rsplit("_", 1)[-1], []).append(name)
-    figure = _figure(4.2 * max(len(panels), 1), 3.4)
+    figure = new_figure(4.2 * max(len(panels), 1), 3.4)
     colours = ("#0072b2", FRONT, "#009e73", "#cc79a7")
     for position, (panel, members) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), position + 1)
@@ -254,7 +257,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
                     for i, row in enumerate(history) if name in row]  # fmt: skip
             axes.plot(*zip(*rows), color=colour, linewidth=1.8, label=name,
                       marker="o" if len(rows) < 3 else "")  # fmt: skip
-        _style(axes, "epoch", panel)
+        style_axes(axes, "epoch", panel)
         if len(members) > 1:
             axes.legend(frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
