@@ -25,6 +25,7 @@ from experiments import baselines, cli
 from experiments.baseline_plan import Entry
 from experiments.blueprints import OfTimm, timm_models
 from experiments.matching import TOLERANCE
+from experiments.report import write_result
 from experiments.reporting.baselines import (
     Trained,
     baselines_markdown,
@@ -197,6 +198,19 @@ def test_what_mlflow_holds(story: Story) -> None:
     (parent,) = [run for run in story.runs() if run.data.tags["evolute.kind"] == "search"]
     files = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
     assert files == {"report/baselines.csv", "report/baselines.md"}
+
+
+def test_the_page_has_all_networks_and_says_what_is_missing(story: Story) -> None:
+    page = write_result(story.workspace.directory, story.folder / "page.md").read_text()
+    for row in story.rows():
+        assert f"| {row['network']} | {row['kind']} |" in page
+    assert "evolute retrain small.yaml --architecture pick.yaml" in page  # once, though run twice
+    assert page.count("evolute retrain small.yaml") == 1
+    assert "There is none: `evolute search CONFIG" in page
+    assert "No supernet was tracked" in page
+    assert "paired over 2 seeds" in page or "no other plain network" in page
+    assert str(story.folder) not in page and "No baseline was trained" not in page
+    assert (story.folder / "page.png").stat().st_size > 5000
 
 
 def test_a_worker_gets_no_images_and_trains_the_same(story: Story) -> None:
