@@ -85,16 +85,14 @@ def plan_baselines(
     if with_families and not any(entry.kind == "random" for entry in entries):
         entries += _matched(setup, pick, target, measure)
     known = {entry.name for entry in entries if entry.kind == "timm"}
-    for model in models:
-        if model.name not in known:
-            entries.append(Entry("timm", model.name, measure(model)))
-    tasks = {entry: _task(setup, pick, entry) for entry in entries}
-    wanted = ["", *(["family", "random"] if with_families else []), "timm"]
+    entries += [Entry("timm", m.name, measure(m)) for m in models if m.name not in known]
+    kinds = ["", *(["family", "random"] if with_families else [])]
+    named = {model.name for model in models}
     with busy("Timing a training step of each network ..."):
         plan = [
-            _planned(setup, tasks[entry], entry.latency_ms, target)
+            _planned(setup, _task(setup, pick, entry), entry.latency_ms, target)
             for entry in entries
-            if entry.kind in wanted
+            if entry.kind in kinds or (entry.kind == "timm" and entry.name in named)
         ]
     lines = json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1)
     write_atomically(file, lines)

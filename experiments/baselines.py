@@ -171,4 +171,5 @@ def _trained(setup: Setup, task: Task, network: Retrained) -> Trained:
         latency_ms=network.metrics.get("latency_ms"),
         params=network.metrics["params"],
         macs=network.metrics["macs"],
+        architecture=network.architecture,
     )

@@ -13,7 +13,7 @@ from experiments.reporting.results import plot_results
 from experiments.settings import load_config
 from experiments.tracking.record import Record, read_record
 from search.trials import TrialRecord
-from search_space import Architecture, SearchSpace
+from search_space import SearchSpace
 
 RESULTS = Path("docs/results")
 
@@ -54,7 +54,6 @@ def write_result(directory: Path, out: Path | None = None) -> Path:
             front=front,
             trials=trials,
             networks=networks,
-            chosen=_chosen(record, networks[0].name if networks else ""),
             cost=cost,
             picture=picture.name,
         )
@@ -71,11 +70,3 @@ def _as_typed(directory: Path) -> Path:
 def _records(record: Record, table: str) -> list[TrialRecord]:
     path = record.artifacts / "report" / table
     return read_records(path) if path.exists() else []
-
-
-def _chosen(record: Record, name: str) -> Architecture:
-    """Return the architecture of the retrained network of a name."""
-    for run in record.of_kind("retrain"):
-        if run.name.startswith(f"retrain {name}-"):
-            return tuple(run.params["architecture"].split("/"))
-    return ()

@@ -29,6 +29,7 @@ class Trained:
         kind: ``pick``, ``family``, ``random`` or ``timm``.
         test: Test accuracy in percent by seed; `validation`, likewise.
         latency_ms: None where the device was too busy to measure it.
+        architecture: Empty of a model of timm's.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Trained:
     latency_ms: float | None
     params: float
     macs: float
+    architecture: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:

@@ -94,4 +94,5 @@ def _trained(seeds: Sequence[TrackedRun]) -> Trained:
         latency_ms=latencies[-1] if latencies else None,
         params=first.metrics["params"],
         macs=first.metrics["macs"],
+        architecture=tuple(filter(None, first.params.get("architecture", "").split("/"))),
     )

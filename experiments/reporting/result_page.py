@@ -31,7 +31,6 @@ class Result:
     Attributes:
         directory: As it is named in the commands that give what is missing.
         networks: Retrained ones, the pick first.
-        chosen: The pick's architecture; empty where none was retrained.
         cost: The metric on the picture's lower axis.
     """
 
@@ -43,9 +42,14 @@ class Result:
     front: Sequence[TrialRecord]
     trials: Sequence[TrialRecord]
     networks: Sequence[Trained]
-    chosen: Architecture
     cost: str
     picture: str
+
+    @property
+    def chosen(self) -> Architecture:
+        """The pick's architecture; empty where none of the space was retrained."""
+        architecture = self.networks[0].architecture if self.networks else ()
+        return architecture if len(architecture) == len(self.space.layers) else ()
 
     @property
     def verified(self) -> bool:
@@ -121,12 +125,12 @@ def _times(result: Result) -> str:
 
 
 def _span(runs: Sequence[TrackedRun]) -> str:
-    ends = [run.ended for run in runs if run.ended is not None]
-    if len(ends) < len(runs):
+    ended = [(run, run.ended) for run in runs if run.ended is not None]
+    if len(ended) < len(runs):
         return DASH
-    first = min(run.started - (run.metrics.get("seconds", 0.0) if run.kind == "trial" else 0.0)
-                for run in runs)  # a trial's run begins when it is finished  # fmt: skip
-    return _duration(max(ends) - first)
+    # the run of what a worker did begins when it is done
+    first = min(min(run.started, end - run.metrics.get("seconds", 0.0)) for run, end in ended)
+    return _duration(max(end for _, end in ended) - first)
 
 
 def _duration(seconds: float) -> str:

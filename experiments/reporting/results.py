@@ -36,12 +36,20 @@ def plot_results(
     Args:
         cost: A metric that the members of the front have, such as ``latency_ms``.
     """
-    figure = new_figure(7.2, 6.6 if networks else 4.2)
+    panels = bool(networks) + bool(front)
+    figure = new_figure(7.2, 3.3 * panels + 0.6)
+    axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
     if networks:
-        above, axes = figure.subplots(2, 1, sharex=True)
-        _draw_networks(above, shown(networks), cost)
-    else:
-        axes = figure.add_subplot()
+        _draw_networks(axes[0], shown(networks), cost)
+    if front:
+        _draw_search(axes[-1], front, trials, cost)
+    axes[-1].set_xlabel(describe_metric(cost).title)
+    return save_figure(figure, path)
+
+
+def _draw_search(
+    axes: Axes, front: Sequence[TrialRecord], trials: Sequence[TrialRecord], cost: str
+) -> None:
     accuracy = describe_metric("accuracy")
     members = {record.number for record in front}
     others = [(r.metrics[cost], r.metrics["accuracy"]) for r in trials
@@ -57,11 +65,9 @@ def plot_results(
             fmt="o", color=FRONT, markersize=5, linewidth=1.2, label=f"front ({len(known)})",
         )  # fmt: skip
     style_axes(axes, cost, "accuracy")
-    axes.set_title(
-        "as searched, on validation images, with standard errors", fontsize=9, loc="left"
-    )
+    title = "as searched, on validation images; bars: standard error"
+    axes.set_title(title, fontsize=9, loc="left")
     axes.legend(frameon=False, fontsize=8.5, loc="best")
-    return save_figure(figure, path)
 
 
 def _draw_networks(axes: Axes, networks: Sequence[Trained], cost: str) -> None:

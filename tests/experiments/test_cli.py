@@ -25,7 +25,7 @@ from experiments.train import train_supernet
 from experiments.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "train", "search", "retrain", "measure", "ui", "init")
+COMMANDS = ("run", "train", "search", "retrain", "report", "measure", "ui", "init")
 CONFIG = """\
 name: tiny
 device: cpu
