@@ -55,7 +55,8 @@ def _draw_search(
     others = [(r.metrics[cost], r.metrics["accuracy"]) for r in trials
               if r.number not in members and {cost, "accuracy"} <= r.metrics.keys()]  # fmt: skip
     if others:
-        axes.scatter(*zip(*others), s=16, color=OTHER, alpha=0.6, linewidths=0, label="trials")
+        x, y = zip(*others)
+        axes.scatter(x, y, s=16, color=OTHER, alpha=0.6, linewidths=0, label="trials")
     known = [record for record in front if {cost, "accuracy"} <= record.metrics.keys()]
     if known:
         axes.errorbar(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -40,12 +41,12 @@ from experiments.workspace import Workspace
 from search_space import SearchSpace, load_architecture, save_architecture
 
 PICK = ("conv3", "inv3", "conv3", "inv3")
-SEEDS = 2
+SEEDS, TRIALS = 2, 10
 
 
 @dataclass
 class Story:
-    """A run that was interrupted after two trainings, and went on."""
+    """A search, and baselines, whose run was interrupted after two trainings, and went on."""
 
     folder: Path
     done_before: dict[Path, int]  # when the trainings were finished that were done by then
@@ -86,7 +87,9 @@ def story(tmp_path_factory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("baselines")
     config = small_config(
         data={"name": "digits", "limit": 200},
-        search={"workers": 0},
+        train={"epochs": 1, "batch_size": 64},
+        evaluate={"calibration_images": 64},
+        search={"workers": 0, "trials": TRIALS, "profile_samples": 1},
         retrain={"epochs": 1, "batch_size": 64},
         latency={"max_spread": 10, "repeats": 6},
     )
@@ -106,6 +109,8 @@ def story(tmp_path_factory) -> Iterator[Story]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        for before in ("train", "search"):
+            evolute(patch, before, "small.yaml", "--out", "out")
         patch.setattr(baselines, "train_all", stopped)
         with pytest.raises(SystemExit) as ended:
             evolute(patch, *command)
@@ -197,20 +202,48 @@ def test_what_mlflow_holds(story: Story) -> None:
     client = MlflowClient(f"sqlite:///{story.workspace.directory / 'mlflow.db'}")
     (parent,) = [run for run in story.runs() if run.data.tags["evolute.kind"] == "search"]
     files = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
-    assert files == {"report/baselines.csv", "report/baselines.md"}
+    assert {"report/baselines.csv", "report/baselines.md"} <= files
 
 
-def test_the_page_has_all_networks_and_says_what_is_missing(story: Story) -> None:
+def test_the_page_has_all_that_was_run_and_says_what_is_missing(story: Story) -> None:
     page = write_result(story.workspace.directory, story.folder / "page.md").read_text()
     for row in story.rows():
         assert f"| {row['network']} | {row['kind']} |" in page
-    assert "evolute retrain small.yaml --architecture pick.yaml" in page  # once, though run twice
-    assert page.count("evolute retrain small.yaml") == 1
-    assert "There is none: `evolute search CONFIG" in page
-    assert "No supernet was tracked" in page
+    assert "evolute retrain small.yaml --architecture pick.yaml" in page
+    assert page.count("evolute retrain small.yaml") == 1  # though it was run twice
+    front = (story.workspace.report / "front.csv").read_text().splitlines()[1:]
+    for line in front:
+        choices = next(cell for cell in line.split(",") if "conv3 " in cell or "inv3 " in cell)
+        assert f"| {choices} |" in page
+    for layer in range(len(PICK)):
+        assert page.count(f"| {layer} (stage") == 2  # where it was chosen, and what it brought
+    assert f"| search, trials | {TRIALS} |" in page
+    assert f"| retraining, seeds | {SEEDS * len(story.rows())} |" in page
     assert "paired over 2 seeds" in page or "no other plain network" in page
-    assert str(story.folder) not in page and "No baseline was trained" not in page
+    assert "evolute rank CONFIG --networks 40" in page
+    assert "No supernet was tracked" not in page and "No baseline was trained" not in page
+    assert "![The front and the networks that were trained](page.png)" in page
     assert (story.folder / "page.png").stat().st_size > 5000
+    for private in (str(story.folder), socket.gethostname(), "/tmp"):
+        assert private not in page
+
+
+def test_the_page_comes_from_mlflow_alone(story: Story, tmp_path) -> None:
+    """A folder with the database and nothing else gives the same page."""
+    directory = story.workspace.directory
+    page = write_result(directory, tmp_path / "page.md")
+    alone = tmp_path / "out"
+    alone.mkdir()
+    (alone / "mlflow.db").write_bytes((directory / "mlflow.db").read_bytes())
+    other = write_result(alone, tmp_path / "other" / "page.md")
+    assert other.read_text() == page.read_text()
+    assert other.with_suffix(".png").read_bytes() == page.with_suffix(".png").read_bytes()
+
+
+def test_a_folder_without_a_search_has_no_page(tmp_path) -> None:
+    with pytest.raises(UserError, match="nothing was tracked there"):
+        write_result(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_gets_no_images_and_trains_the_same(story: Story) -> None:

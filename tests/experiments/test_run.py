@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from spaces import random_images
 from configs import Config, UserError, load_config
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
-from experiments.report import write_result
 from experiments.retrained import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
@@ -376,36 +374,6 @@ def test_running_it_again_changes_nothing(story: Story) -> None:
     assert len(trained) == 2 + 2 * len(story.networks)
     assert now.keys() == files.keys()
     assert all(now[file] == files[file] for file in trained)
-
-
-def test_the_page_of_a_result_comes_from_mlflow_alone(story: Story, tmp_path) -> None:
-    """A folder with the database and nothing else gives the same page."""
-    directory = story.workspace.directory
-    page = write_result(directory, tmp_path / "page.md").read_text()
-    alone = tmp_path / "runs" / "tiny"
-    alone.mkdir(parents=True)
-    (alone / "mlflow.db").write_bytes((directory / "mlflow.db").read_bytes())
-    other = write_result(alone, tmp_path / "other" / "page.md")
-    assert other.read_text() == page
-    assert other.with_suffix(".png").stat().st_size > 5000
-    assert "![The front and the networks that were trained](page.png)" in page
-    for name in story.networks:
-        assert f"| {story.networks[name].name} |" in page
-        assert story.networks[name].accuracy_text in page
-    front = (directory / "report" / "front.csv").read_text().splitlines()[1:]
-    assert all(f"| {index} |" in page for index in range(len(front)))
-    assert "one seed decides nothing" in page or "plain network" in page
-    assert "evolute rank CONFIG" in page and "--baselines" in page  # what gives the missing parts
-    for layer in range(3):
-        assert f"| {layer} (stage" in page
-    for private in (str(story.folder), socket.gethostname(), "/tmp", "root"):
-        assert private not in page
-
-
-def test_a_folder_without_a_search_has_no_page(tmp_path, monkeypatch, capsys) -> None:
-    message = refused(monkeypatch, capsys, "report", str(tmp_path))
-    assert "nothing was tracked there" in message
-    assert not list(tmp_path.iterdir())
 
 
 def test_more_trials_are_added_to_those_that_are_there(story: Story) -> None:
