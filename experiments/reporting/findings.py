@@ -43,8 +43,11 @@ def _outcome(found: Contest) -> str:
     of = f", the most accurate on validation images of {found.rivals}" if found.rivals > 1 else ""
     against = f"the plain network {plain.name} ({_figures(plain)}{of})"
     if found.outcome == "is not decided":
-        return f"{own}has {gap.points:+.2f} points over {against}; one seed decides nothing."
-    p = "equal differences in all seeds" if gap.p is None else f"p = {gap.p:.2g}"
+        why = (
+            "one seed decides nothing" if gap.seeds < 2 else "alike in all seeds: there is no test"
+        )
+        return f"{own}has {gap.points:+.2f} points over {against}; {why}."
+    p = "alike in all seeds" if gap.p is None else f"p = {gap.p:.2g}"
     return (
         f"{own}**{found.outcome}** {'against ' if found.outcome != 'equals' else ''}{against}: "
         f"{gap.points:+.2f} points, {p}, paired over {gap.seeds} seeds."
@@ -65,7 +68,7 @@ def _against(networks: Sequence[Trained]) -> list[str]:
         best = max(drawn, key=lambda network: network.validated)
         sentences.append(
             f"The best of {len(drawn)} random architectures of its latency has {_figures(best)}, "
-            f"{pick.mean - best.mean:+.2f} points for the pick: that much is the search's."
+            f"{pick.mean - best.mean:+.2f} points for the pick."
         )
     for network in networks:
         if network.kind == "timm":
@@ -80,12 +83,14 @@ def _limits_of_seeds(found: Contest) -> list[str]:
     gaps = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if len(gaps) < 2:
         return ["Not shown: whether the difference is more than the noise of training."]
+    if found.difference.p is None:
+        return []
     from scipy.stats import t
 
     half = float(t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
     return [
-        f"Not shown: a difference within ± {half:.2f} points (95 %) of this one is not told apart "
-        f"from it by {len(gaps)} seeds."
+        f"By {len(gaps)} seeds that difference is known to ± {half:.2f} points (95 %); what is "
+        "smaller is not shown."
     ]
 
 

@@ -29,13 +29,11 @@ class Contest:
 
     @property
     def outcome(self) -> str:
-        """Return ``wins``, ``loses``, ``equals`` or, of one seed, ``is not decided``."""
+        """Return ``wins``, ``loses``, ``equals`` or, where there is no test, ``is not decided``."""
         gap = self.difference
-        if gap.points is None or (gap.p is None and gap.seeds < 2):
+        if gap.points is None or (gap.p is None and (gap.seeds < 2 or gap.points != 0)):
             return "is not decided"
-        if gap.p is None:  # equal differences in all seeds
-            return "equals" if gap.points == 0 else ("wins" if gap.points > 0 else "loses")
-        if gap.p >= SIGNIFICANT:
+        if gap.p is None or gap.p >= SIGNIFICANT:
             return "equals"
         return "wins" if gap.points > 0 else "loses"
 
