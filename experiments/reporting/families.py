@@ -47,14 +47,16 @@ def family_effects(
 ) -> list[Effect]:
     """Return the effect of a family in each layer that offers it; none of too few trials.
 
+    A metric that is the same in all trials is left out.
+
     Each metric is modelled as a sum over the layers (`LayerSums`), so what a choice does to the
     others is left out.
     """
     models: dict[str, LayerSums] = {}
     for name in metrics:
         read = [record for record in trials if name in record.metrics]
-        if len(read) >= LEAST:
-            values = [record.metrics[name] for record in read]
+        values = [record.metrics[name] for record in read]
+        if len(read) >= LEAST and len(set(values)) > 1:  # of equal values nothing is learnt
             models[name] = LayerSums(space).fit([record.architecture for record in read], values)
     return [
         Effect(

@@ -110,8 +110,13 @@ def _limits_of_front(front: Sequence[TrialRecord], verified: bool) -> list[str]:
 
 def _limits_of_training(config: Config) -> list[str]:
     images = f" on at most {config.data.limit:,} training images" if config.data.limit else ""
+    epochs = _count(config.retrain.epochs, "epoch")
     return [
-        f"Networks were trained for {config.retrain.epochs} epochs{images}; whether a longer "
-        "training orders them alike is not shown, nor is another data set, device or search: this "
-        f"is one search, of seed {config.seed}."
+        f"Networks were trained for {epochs}{images}; whether a longer training orders them alike "
+        "is not shown, nor is another data set, device or search: this is one search, of seed "
+        f"{config.seed}."
     ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

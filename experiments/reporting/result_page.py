@@ -16,6 +16,7 @@ from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
 
 FAMILY = "involution"  # the one that is asked about
+TEXTS = ("architecture", "kind", "layer", "network", "part", "predictor", "the pick")
 PARTS = {  # kinds of runs, of which there are many each
     "trial": "search, trials",
     "verify": "verification, networks",
@@ -79,8 +80,9 @@ def result_page(result: Result) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column is text and whose others are numbers."""
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    """Return a table; the columns of texts are on the left, those of numbers on the right."""
+    signs = ["---" if head in TEXTS else "---:" for head in heads]
+    lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(signs)}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from spaces import small_config, small_space
 
@@ -131,3 +133,5 @@ def test_where_a_family_is_offered_and_chosen() -> None:
     assert first.values["latency_ms"][0] == pytest.approx(1.0, abs=0.05)
     assert second.values["latency_ms"][0] == pytest.approx(0.0, abs=0.05)
     assert first.values.keys() == {"latency_ms"}
+    alike = [dataclasses.replace(trial, metrics={"latency_ms": 1.0}) for trial in trials]
+    assert family_effects(space, alike, "involution", ["latency_ms"]) == []  # not: zero, surely
