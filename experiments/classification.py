@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from configs.schema import Recipe, Retrain, Train
 from evaluators.complexity import smallest_and_largest
 from search_space import SearchSpace
-from search_space.network import Network
 from supernet import Supernet, Trainer
 from supernet.paths import TrainingPath, fair_paths, sandwich_paths, uniform_paths
 
@@ -49,8 +48,10 @@ def training_paths(recipe: Train, space: SearchSpace, seed: int) -> Callable[[in
     return partial({"fair": fair_paths, "uniform": uniform_paths}[recipe.sampling], space, seed)
 
 
-def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, seed: int) -> Trainer:
-    """Return the trainer of a stand-alone network.
+def network_trainer(
+    network: nn.Module, recipe: Retrain, steps_per_epoch: int, seed: int
+) -> Trainer:
+    """Return the trainer of a stand-alone network, which says its `num_classes` as timm's do.
 
     Where it inherits the supernet's weights, temperatures stay where the supernet's training ended.
     """
@@ -62,7 +63,7 @@ def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, see
             mixup_alpha=recipe.mixup,
             cutmix_alpha=recipe.cutmix,
             label_smoothing=recipe.label_smoothing,
-            num_classes=network.num_classes,
+            num_classes=cast(int, network.num_classes),
         )
     return Trainer(
         network,

@@ -149,13 +149,46 @@ def retrain(
         int | None,
         typer.Option("--seeds", min=1, help="Networks to train (retrain.seeds)."),
     ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Beside it: each operator family alone and random architectures, at its latency.",
+        ),
+    ] = False,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against", metavar="NAMES", help="timm models beside it, e.g. resnet18,resnet10t."
+        ),
+    ] = "",
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
-    """Train an architecture from scratch, test, export and register it."""
+    """Train an architecture from scratch, test, export and register it.
+
+    With --baselines or --against it is compared with other networks, by one recipe and the same
+    seeds: evolute retrain --search runs/photos --seeds 3 --baselines --against resnet18
+    """
     from experiments.retrain import retrain_from_files
 
-    retrain_from_files(config, search, pick, architecture, seeds, list(set_ or ()), out)
+    retrain_from_files(
+        config, search, pick, architecture, seeds, list(set_ or ()), out, baselines, against
+    )
+
+
+@app.command(epilog="Example:  evolute report runs/quickstart --out docs/results/quickstart.md")
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work directory.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.md", help="Default: docs/results/NAME.md."),
+    ] = None,
+) -> None:
+    """Write what a search came to as a page with a picture, from its MLflow runs alone."""
+    from experiments.report import write_result
+
+    _say(f"Wrote {write_result(directory, out)}")
 
 
 @app.command(epilog="Example:  evolute rank cifar10_cpu --networks 40 --seeds 2")

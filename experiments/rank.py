@@ -13,12 +13,13 @@ import numpy as np
 
 from configs import Config, UserError
 from configs.atomic import write_atomically
+from experiments.blueprints import is_plain
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device
 from experiments.predictors import Scores, read_predictors
 from experiments.reporting.rank import print_ranking, write_ranking
-from experiments.retrain import check_recipe, is_plain
+from experiments.retraining import check_recipe
 from experiments.stand_alone import StandAlone, conditions, train_all
 from experiments.studies import values_key
 from experiments.workspace import Workspace, open_tracker, open_workspace

@@ -26,6 +26,7 @@ class Retrained:
             may be compared.
         plain: Whether one candidate is used throughout.
         inherited: Whether the training began with the supernet's weights.
+        scale: By what the stage widths of the space that is searched were multiplied.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Retrained:
     conditions: str
     plain: bool
     inherited: bool
+    scale: float = 1.0
 
     @property
     def accuracy_text(self) -> str:
@@ -62,9 +64,9 @@ def read_retrained(folder: Path) -> Retrained | None:
     if not path.exists():
         return None
     values = json.loads(path.read_text(encoding="utf-8"))
-    if "conditions" not in values:
-        return None  # of an earlier version
     names = {field.name for field in dataclasses.fields(Retrained)} - {"folder", "metrics"}
+    if not names <= values.keys():
+        return None  # of an earlier version
     about = {name: values.pop(name) for name in names}
     about["architecture"] = tuple(about["architecture"])
     return Retrained(folder=folder, metrics=values, **about)
@@ -78,7 +80,7 @@ def comparable(network: Retrained) -> list[Retrained]:
         for other in found
         if other is not None
         and other.conditions == network.conditions
-        and other.architecture != network.architecture
+        and (other.architecture, other.scale) != (network.architecture, network.scale)
     ]
 
 

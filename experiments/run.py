@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs import Config
+from experiments.blueprints import all_convolution
 from experiments.console import console
 from experiments.reporting.front import pick
-from experiments.retrain import (
-    all_convolution,
-    check_recipe,
-    conclude,
-    register,
-    retrain_architecture,
-)
+from experiments.retrain import conclude, retrain_architecture
 from experiments.retrained import Retrained
+from experiments.retraining import check_recipe
 from experiments.search import search_architectures
+from experiments.shipping import register
 from experiments.studies import check_study
 from experiments.train import prepare_training
 from experiments.workspace import open_tracker, open_workspace
@@ -43,7 +40,8 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
         space = SearchSpace(config.space, config.plugins)
         best = pick(result.front, "best").architecture
         plain = space.canonical(all_convolution(space))
-        baseline = retrain_architecture(config, workspace, plain, "all-convolution", tracker)
+        kind = "" if best == plain else "family"
+        baseline = retrain_architecture(config, workspace, plain, "all-convolution", tracker, kind)
         winner = baseline
         if best != plain:
             winner = retrain_architecture(config, workspace, best, "best", tracker)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -40,7 +40,7 @@ METRICS_FILE, CHECKPOINT = "metrics.json", "checkpoint.pt"
 
 
 def train_alone(
-    network: Network,
+    network: nn.Module,
     config: Config,
     train: TrainingBatches,
     seed: int,
@@ -193,8 +193,20 @@ class StandAlone:
         return {**self.__dict__, "_splits": None}
 
 
+class Training(Protocol):
+    """What a worker does with an architecture, or with whatever a tuple of names stands for."""
+
+    config: Config
+
+    def __call__(self, key: tuple[str, ...], /) -> dict[str, float]:
+        """Train it, or read what came of it."""
+
+    def finished(self, key: tuple[str, ...], /) -> bool:
+        """Return whether it is trained already."""
+
+
 def train_all(
-    training: StandAlone,
+    training: Training,
     architectures: Sequence[Architecture],
     on_done: Callable[[Architecture, Mapping[str, float]], None] = lambda *_: None,
     on_failed: Callable[[Architecture, UserError], None] | None = None,

@@ -77,7 +77,7 @@ def _comparable(space: ChoiceSpace, retrained: Path) -> list[Retrained]:
     networks = [
         network
         for network in map(read_retrained, folders)
-        if network is not None and _is_in(space, network.architecture)
+        if network is not None and network.scale == 1 and _is_in(space, network.architecture)
     ]
     if not networks:
         return []

@@ -145,13 +145,14 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
-    """Open the MLflow run of a work directory: configuration, seed and code version are logged.
+    """Open the MLflow run of a work directory; configuration, code, machine, command are logged.
 
     All studies of a supernet are tracked in one store. A directory that has no configuration yet
     keeps this one.
     """
+    from experiments.tracking.provenance import code_version, command_tag, machine
     from experiments.tracking.store import local_uri
-    from experiments.tracking.tracker import Tracker, code_version
+    from experiments.tracking.tracker import Tracker
 
     if not workspace.config.exists():
         workspace.keep(config)
@@ -163,7 +164,7 @@ def open_tracker(config: Config, workspace: Workspace) -> Tracker:
         uri=config.tracking.uri or (local_uri(workspace.root) if named else None),
         experiment=config.tracking.experiment,
         run_name=workspace.study_name(config.name),
-        tags=code_version(),
+        tags={**code_version(), **machine(), **command_tag()},
         params=params,
     )
     tracker.text("config.yaml", redact(workspace.config.read_text(encoding="utf-8")))

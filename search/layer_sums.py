@@ -72,3 +72,23 @@ class LayerSums:
         spread = np.einsum("ij,ij->i", centred @ self._spread, centred)
         deviation = np.sqrt(self._noise * (1 + np.maximum(spread, 0.0)))
         return self._mean + centred @ self._cost, deviation
+
+    def effect(self, layer: int, names: Sequence[str]) -> tuple[float, float]:
+        """Return what some candidates add in a layer over the mean of all its candidates.
+
+        The mean over the given ones, and its standard error. The prior draws both towards zero
+        where little was measured.
+
+        Args:
+            layer: Its index.
+            names: Candidates of the layer.
+        """
+        codes, columns = self._columns.codes[layer], self._columns.of[:, layer]
+        weights = np.full(len(codes), -1 / len(codes))
+        for name in names:
+            weights[codes[name]] += 1 / len(names)
+        contrast = np.zeros(len(self._cost))
+        for of in columns:
+            np.add.at(contrast, of[: len(codes)], weights)
+        variance = self._noise * float(contrast @ self._spread @ contrast)
+        return float(contrast @ self._cost), float(np.sqrt(max(variance, 0.0)))

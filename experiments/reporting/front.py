@@ -6,10 +6,11 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from configs.errors import UserError
 from evaluators.metrics import EVALUATED, METRICS
-from search.trials import TrialRecord
+from search.trials import State, TrialRecord
 
 WITHIN = r"fastest-within (\d+(?:\.\d+)?)%"  # points of accuracy
 
@@ -23,14 +24,19 @@ def read_front(report: Path) -> list[TrialRecord]:
     path = report / "front.csv"
     if not path.exists():
         raise UserError(f"{path}: no front there; run `evolute search` first")
+    return read_records(path)
+
+
+def read_records(table: Path) -> list[TrialRecord]:
+    """Return the records of a ``front.csv`` or a ``trials.csv``."""
     fixed = ("index", "number", "state", "seconds", "architecture", "message")
-    with path.open(encoding="utf-8", newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         return [
             TrialRecord(
                 number=int(row["number"]),
                 architecture=tuple(row["architecture"].split()),
                 metrics={k: float(v) for k, v in row.items() if k not in fixed and v},
-                state="complete",
+                state=cast(State, row["state"]),
             )
             for row in csv.DictReader(file)
         ]

@@ -1,4 +1,4 @@
-"""Where a result came from, as flat texts: the configuration and the code.
+"""Where a result came from, as flat texts: the configuration, the code, the command, the machine.
 
 Together with the seeds (which are keys of the configuration) and the device's fingerprint, this is
 what a run needs in order to be repeated.
@@ -7,8 +7,12 @@ what a run needs in order to be repeated.
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,6 +66,41 @@ def code_version() -> dict[str, str]:
     if _git("ls-files", "--error-unmatch", __file__):
         found["git.commit"] = _git("rev-parse", "HEAD")
         found["git.dirty"] = str(bool(_git("status", "--porcelain", "-uno"))).lower()
+    return found
+
+
+def command_line() -> str:
+    """Return the command that runs, empty where it is no `evolute`.
+
+    Folders above a file, addresses and URIs are left out: a report must not tell them.
+    """
+    if Path(sys.argv[0]).name not in ("evolute", "evolute.exe", "__main__.py"):
+        return ""
+    return shlex.join(["evolute", *map(_without_places, sys.argv[1:])])
+
+
+def command_tag() -> dict[str, str]:
+    """Return the command as a tag of its own, named by the time (UTC); none for no command."""
+    line = command_line()
+    return {f"command.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}": line} if line else {}
+
+
+def _without_places(argument: str) -> str:
+    text = re.sub(r"\w+://[^\s,\]}]+", "URI", argument)
+    text = re.sub(r"[\w.-]+:\d{4,5}\b", "ADDRESS", text)
+    return re.sub(r"(?:(?<=^)|(?<=[=\s:\[{,]))[~/](?:[^/\s,\]}]*/)*(?=[^/\s,\]}]*)", "", text)
+
+
+def machine() -> dict[str, str]:
+    """Return what computes: the processor and its cores, and the GPUs. No name of a host."""
+    import torch
+
+    from evaluators.fingerprint import device_name
+
+    found = {"machine.cpu": device_name("cpu"), "machine.cores": str(os.cpu_count())}
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found["machine.gpus"] = ", ".join(names)
     return found
 
 

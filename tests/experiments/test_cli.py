@@ -25,7 +25,9 @@ from experiments.train import train_supernet
 from experiments.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "train", "search", "retrain", "rank", "measure", "ui", "init")
+COMMANDS = (
+    "run", "train", "search", "retrain", "rank", "report", "measure", "ui", "init",
+)  # fmt: skip
 CONFIG = """\
 name: tiny
 device: cpu

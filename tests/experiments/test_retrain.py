@@ -20,11 +20,13 @@ from spaces import space_values
 
 from configs import Config, UserError
 from configs.loading import check_config
+from experiments.blueprints import is_plain
 from experiments.data.splits import load_splits
 from experiments.reporting.tables import comparison
-from experiments.retrain import is_plain, register, retrain_architecture
+from experiments.retrain import retrain_architecture
 from experiments.retrained import Retrained, better_plain, comparable, read_retrained, verdict
 from experiments.settings import load_config
+from experiments.shipping import register
 from experiments.tracking.tracker import Tracker
 from experiments.train import new_supernet
 from experiments.workspace import Workspace, open_tracker, open_workspace

@@ -21,6 +21,7 @@ import pytest
 from configs.errors import UserError
 from experiments.tracking.journal import Journal, redact
 from experiments.tracking.model_registry import find_champion
+from experiments.tracking.provenance import command_line, machine
 from experiments.tracking.store import local_uri, open_client
 from experiments.tracking.tracker import Tracker, code_version, flatten
 from experiments.tracking.uploader import upload
@@ -237,6 +238,31 @@ def test_an_exception_fails_the_run_and_ctrl_c_kills_it(tmp_path, dead_uri):
         raise KeyboardInterrupt
     events = [event for event, _ in Journal(tmp_path).read()]
     assert [e["status"] for e in events if e["event"] == "finish"] == ["FAILED", "KILLED", "KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("search runs/photos --pick knee", "search runs/photos --pick knee"),
+        ("train /home/someone/photos.yaml", "train photos.yaml"),
+        ("train x --set data.root=/home/someone/cifar10", "train x --set data.root=cifar10"),
+        ("train x --set data.root=../data", "train x --set data.root=../data"),
+        ("train x --set tracking.uri=http://me:secret@host:5000", "train x --set tracking.uri=URI"),
+        ("search x --address 10.0.0.1:6379", "search x --address ADDRESS"),
+        ("measure resnet18 --device cuda:1", "measure resnet18 --device cuda:1"),
+    ],
+)
+def test_a_command_is_kept_without_places(monkeypatch, typed: str, kept: str) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/evolute", *typed.split()])
+    assert command_line() == f"evolute {kept}"
+    monkeypatch.setattr("sys.argv", ["/somewhere/notebook.py", *typed.split()])
+    assert command_line() == ""
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    found = machine()
+    assert found["machine.cpu"] and int(found["machine.cores"]) >= 1
+    assert socket.gethostname() not in str(found)
 
 
 def test_flatten_and_code_version():
