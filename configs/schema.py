@@ -107,9 +107,14 @@ class Recipe:
 class Train(Recipe):
     """How the supernet is trained."""
 
-    sampling: Literal["fair", "uniform"] = "fair"
+    sampling: Literal["fair", "uniform", "sandwich"] = "fair"
     """`fair`: as many paths a step as the longest candidate list, every operator of a layer learns
-    exactly once (FairNAS); `uniform`: one path a step (SPOS)."""
+    exactly once (FairNAS); `uniform`: one path a step (SPOS); `sandwich`: four paths a step, that
+    of the most MACs, two random ones, and that of the fewest (BigNAS)."""
+    distill: bool = False
+    """In a sandwich, the other paths learn what the largest one answers, instead of the labels."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that the search reads; 0 reads the last iterate."""
     path_gradients: Literal["mean", "sum"] = "mean"
     """How the gradients of a step's m paths are combined. `mean`: what all paths share takes a step
     as on one path, a candidate, which learns on one of them, an m-th of it, and of weight decay.
@@ -119,8 +124,11 @@ class Train(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        several = self.sampling == "fair" or self.path_gradients == "mean"
+        several = self.sampling != "uniform" or self.path_gradients == "mean"
         require(self, "path_gradients", several, "`uniform` sampling takes one path a step")
+        taught = self.sampling == "sandwich" or not self.distill
+        require(self, "distill", taught, "`sandwich` sampling has a largest path to learn from")
+        require(self, "ema_decay", 0 <= self.ema_decay < 1, "a share in [0, 1) is needed")
 
 
 @dataclass(frozen=True, kw_only=True)

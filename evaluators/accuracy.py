@@ -1,56 +1,95 @@
-"""Accuracy of an architecture with weights inherited from the supernet."""
+"""What an architecture answers to images: how many it gets right, and how sure it is of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from evaluators.calibration import Batches, recalibrate
 from evaluators.device_lock import shared_device
 from search_space.space import Architecture
 from supernet.supernet import Supernet
 
+PRECISE = 0.7  # points: a standard error with which differences of two points can be seen
+
+
+class Reading(NamedTuple):
+    """Sums over some images: right answers, images, cross entropies, and squares of the latter."""
+
+    correct: int = 0
+    images: int = 0
+    losses: float = 0.0
+    squares: float = 0.0
+
+    def plus(self, other: Reading) -> Reading:
+        """Return the reading of the images of both."""
+        return Reading(
+            self.correct + other.correct,
+            self.images + other.images,
+            self.losses + other.losses,
+            self.squares + other.squares,
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Right answers in percent."""
+        return 100.0 * self.correct / self.images
+
+    @property
+    def cross_entropy(self) -> float:
+        """The mean, in nats."""
+        return self.losses / self.images
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the cross entropies of single images."""
+        variance = self.squares / self.images - self.cross_entropy**2
+        return math.sqrt(max(variance, 0.0) * self.images / max(self.images - 1, 1))
+
 
 def measure_accuracy(network: nn.Module, batches: Batches) -> float:
     """Return the top-1 accuracy in percent. The network is left in eval mode."""
-    correct, images = count_correct(correct_by_batch(network, batches))
-    return 100.0 * correct / images
+    return read_all(read_by_batch(network, batches)).accuracy
 
 
-def correct_by_batch(network: nn.Module, batches: Batches) -> Iterator[tuple[int, int]]:
-    """Yield for each batch how many images have their own label on top, and how many there are.
+def read_by_batch(network: nn.Module, batches: Batches) -> Iterator[Reading]:
+    """Yield what a network answers to each batch.
 
-    The network is left in eval mode. The device is held shared, and released between batches.
+    It is left in eval mode. The device is held shared, and released between batches.
     """
     network.eval()
     for images, labels in batches:
         with shared_device(images.device), torch.no_grad():
-            correct = count_hits(network(images), labels)
-        yield correct, len(labels)
+            reading = read_answers(network(images), labels)
+        yield reading
 
 
-def count_hits(logits: Tensor, labels: Tensor) -> int:
-    """Return how many of (B, classes) logits are largest at their label, of (B,)."""
-    return int((logits.argmax(1) == labels).sum())
+def read_answers(logits: Tensor, labels: Tensor) -> Reading:
+    """Return what (B, classes) logits say of images with (B,) labels."""
+    losses = F.cross_entropy(logits.float(), labels, reduction="none").double()
+    correct = int((logits.argmax(1) == labels).sum())
+    return Reading(correct, len(labels), losses.sum().item(), losses.square().sum().item())
 
 
-def count_correct(
-    batches: Iterable[tuple[int, int]], enough: Callable[[int, int], bool] = lambda *_: False
-) -> tuple[int, int]:
-    """Add up what `correct_by_batch` yields.
+def read_all(
+    readings: Iterable[Reading], enough: Callable[[Reading], bool] = lambda reading: False
+) -> Reading:
+    """Add up what `read_by_batch` yields.
 
     Args:
         enough: Says of the sums so far that the other batches need not be read.
     """
-    correct = images = 0
-    for hits, size in batches:
-        correct, images = correct + hits, images + size
-        if enough(correct, images):
+    total = Reading()
+    for reading in readings:
+        total = total.plus(reading)
+        if enough(total):
             break
-    return correct, images
+    return total
 
 
 def accuracy_error(accuracy: float, images: int) -> float:
@@ -65,6 +104,17 @@ def accuracy_error(accuracy: float, images: int) -> float:
     """
     share = min(max(accuracy / 100, 0.5 / images), 1 - 0.5 / images)
     return 100 * math.sqrt(share * (1 - share) / images)
+
+
+def too_few_images(images: int) -> str:
+    """Return a warning for people where accuracies are not precise; else nothing."""
+    error = accuracy_error(50.0, images)
+    if error <= PRECISE:
+        return ""
+    return (
+        f"An accuracy is read from {images} images: its standard error is {error:.1f} points at "
+        f"50 %, more than {PRECISE}; a larger data.validation_fraction makes it smaller."
+    )
 
 
 def inherited_accuracy(

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from evaluators.device_lock import shared_device
+from search_space import Architecture, SearchSpace, build_network
+from search_space.network import Network
 
 
 def count_params(model: nn.Module) -> int:
@@ -35,6 +37,40 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
     return counter.get_total_flops() // 2
 
 
+def macs_by_part(network: Network, input_shape: Sequence[int]) -> list[int]:
+    """Return the multiply-accumulates of each of `Network.parts`; see `count_macs`."""
+    macs, shape = [], (1, *input_shape[1:])
+    with _evaluating(network):
+        x = _image(network, shape)
+        for part in network.parts:
+            counter = FlopCounterMode(display=False, custom_mapping=_extra_formulas())
+            with counter:
+                x = part(x)
+            macs.append(counter.get_total_flops() // 2)
+    return macs
+
+
+def smallest_and_largest(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """Return the architectures of the fewest and of the most MACs, in canonical form.
+
+    Of candidates that cost the same, the one that is named first.
+    """
+    shape = (1, space.in_channels, space.input_size, space.input_size)
+    costs: list[dict[str, int]] = [{} for _ in space.layers]
+    for turn in range(max(len(layer.candidates) for layer in space.layers)):
+        architecture = tuple(
+            layer.candidates[turn % len(layer.candidates)] for layer in space.layers
+        )
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = build_network(space, architecture)
+        _, *macs, _ = macs_by_part(network, shape)  # without the stem and the classifier
+        for layer, name, count in zip(costs, architecture, macs):
+            layer[name] = count
+    smallest = tuple(min(layer, key=layer.__getitem__) for layer in costs)
+    largest = tuple(max(layer, key=layer.__getitem__) for layer in costs)
+    return space.canonical(smallest), space.canonical(largest)
+
+
 def peak_memory_mb(model: nn.Module, input_shape: Sequence[int]) -> float:
     """Return the peak memory of one eval-mode forward pass, in MB (10^6 bytes).
 
@@ -47,16 +83,23 @@ def peak_memory_mb(model: nn.Module, input_shape: Sequence[int]) -> float:
         input_shape: (B, C, H, W).
     """
     images = _image(model, input_shape)
-    weights = [*model.parameters(), *model.buffers()]
-    with _evaluating(model):
-        if images.device.type == "cuda":
-            return _allocated_bytes(model, images, weights) / 1e6
-        meter = _LiveBytes()
-        for tensor in (images, *weights):
-            meter.watch(tensor)
-        with meter:
-            model(images)
-    return meter.peak / 1e6
+    if images.device.type == "cuda":
+        with _evaluating(model):
+            return _allocated_bytes(model, images, [*model.parameters(), *model.buffers()]) / 1e6
+    return live_bytes(model, images)[0] / 1e6
+
+
+def live_bytes(model: nn.Module, x: torch.Tensor) -> tuple[int, torch.Tensor]:
+    """Return the most bytes that are alive at once in an eval-mode forward pass, and its result.
+
+    Parameters, buffers, `x` and all tensors that the model makes count, each storage once.
+    """
+    meter = _LiveBytes()
+    for tensor in (x, *model.parameters(), *model.buffers()):
+        meter.watch(tensor)
+    with _evaluating(model), meter:
+        out = model(x)
+    return meter.peak, out
 
 
 def _allocated_bytes(

@@ -25,13 +25,15 @@ from torch import nn
 from configs.errors import Stopped, UserError
 from configs.latency import LatencySettings
 from configs.registry import Registry
-from evaluators.accuracy import accuracy_error, correct_by_batch, count_correct
+from evaluators.accuracy import Reading, accuracy_error, read_all, read_by_batch
 from evaluators.calibration import SizedBatches, recalibrate
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.latency import measure_latency
-from evaluators.racing import cannot_reach
+from evaluators.memory_table import MemoryTable
+from evaluators.racing import cannot_reach, stays_above
 from evaluators.runtimes import deployed
 from evaluators.training_free import IMAGES, naswot, trainability
+from search_space import Architecture, SearchSpace
 
 Direction = Literal["maximize", "minimize"]
 
@@ -68,7 +70,7 @@ class Subject:
         settings: How latency is measured; its batch is that of memory too.
         reference_ms: The unit of latencies, see `measure_latency`; None for that of this process.
         recalibrate: Recalibrates batch norms; as `evaluators.recalibrate`, or sooner.
-        correct_by_batch: Reads an accuracy; as `evaluators.accuracy.correct_by_batch`, or sooner.
+        read_by_batch: Reads answers to images; as `evaluators.accuracy.read_by_batch`, or sooner.
     """
 
     network: nn.Module
@@ -78,7 +80,7 @@ class Subject:
     device: torch.device
     reference_ms: float | None = None
     recalibrate: Callable[[Any, SizedBatches], None] = recalibrate
-    correct_by_batch: Callable[[Any, SizedBatches], Iterator[tuple[int, int]]] = correct_by_batch
+    read_by_batch: Callable[[Any, SizedBatches], Iterator[Reading]] = read_by_batch
 
     @functools.cached_property
     def deployed(self) -> nn.Module:
@@ -105,6 +107,8 @@ class Subject:
 
 
 Values = Mapping[str, float]  # metric names to values, with companions such as `latency_spread`
+Calculate = Callable[[Architecture], float]
+MakeTable = Callable[[SearchSpace, LatencySettings, torch.device], Calculate | None]
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class Metric:
         always: Whether every search measures it, asked for or not.
         additive: Whether it is a sum over the layers of an architecture, whose smallest and largest
             value in a space can then be calculated.
+        table: Makes a function that calculates the value of any architecture of a space; None where
+            it has to be measured.
         ceiling: What no value exceeds, such as 100 % of accuracy; None where there is no such end.
             The nearer to it, the harder is the next step.
         race: Does as `measure`, but may raise `Stopped`, with what it has read, once the value
@@ -140,6 +146,7 @@ class Metric:
     error: Callable[[Values], float | None] = lambda values: None
     always: bool = False
     additive: bool = False
+    table: MakeTable = lambda space, settings, device: None
     companions: tuple[str, ...] = ()
     ceiling: float | None = None
     race: Callable[[Subject, float], Values] | None = None
@@ -190,6 +197,7 @@ def register_metric(
     error: Callable[[Values], float | None] = lambda values: None,
     always: bool = False,
     additive: bool = False,
+    table: MakeTable = lambda space, settings, device: None,
     companions: tuple[str, ...] = (),
     ceiling: float | None = None,
     race: Callable[[Subject, float], Values] | None = None,
@@ -217,6 +225,7 @@ def register_metric(
                 error=error,
                 always=always,
                 additive=additive,
+                table=table,
                 companions=companions,
                 ceiling=ceiling,
                 race=race,
@@ -269,20 +278,61 @@ def _accuracy_error(values: Values) -> float | None:
     return accuracy_error(values["accuracy"], round(values["accuracy_images"]))
 
 
+def _answers(subject: Subject) -> Values:
+    """Return what a calibrated network answers to the validation images."""
+    return _values(read_all(subject.read_by_batch(subject.calibrated, subject.data.validation)))
+
+
+def _race(subject: Subject, out_of_reach: Callable[[Reading, int, int], bool]) -> Values:
+    """Read batch by batch, as long as it is worth it.
+
+    Args:
+        out_of_reach: Says of what was read so far, of the number of all images, and of how often it
+            is asked at most, that the rest need not be read.
+
+    Raises:
+        Stopped: It was out of reach.
+    """
+    validation = subject.data.validation
+    total, looks = validation.images, max(len(validation) - 1, 1)
+    batches = subject.read_by_batch(subject.calibrated, validation)
+    reading = read_all(batches, lambda sums: out_of_reach(sums, total, looks))
+    if reading.images < total:
+        raise Stopped(f"{reading.correct} of {reading.images} images right", _values(reading))
+    return _values(reading)
+
+
+def _values(reading: Reading) -> Values:
+    return {
+        "accuracy": reading.accuracy,
+        "accuracy_images": reading.images,
+        "cross_entropy": reading.cross_entropy,
+        "cross_entropy_deviation": reading.deviation,
+    }
+
+
 def _accuracy_race(subject: Subject, to_reach: float) -> Values:
     """Read batch by batch, and stop once the accuracy cannot reach another, see `cannot_reach`."""
-    validation = subject.data.validation
-    needed, looks = round(to_reach * validation.images / 100), max(len(validation) - 1, 1)
 
-    def enough(correct: int, images: int) -> bool:
-        return cannot_reach(correct, images, needed, validation.images, looks)
+    def out_of_reach(reading: Reading, total: int, looks: int) -> bool:
+        needed = round(to_reach * total / 100)
+        return cannot_reach(reading.correct, reading.images, needed, total, looks)
 
-    batches = subject.correct_by_batch(subject.calibrated, validation)
-    correct, images = count_correct(batches, enough)
-    values = {"accuracy": 100.0 * correct / images, "accuracy_images": images}
-    if images < validation.images:
-        raise Stopped(f"{correct} of {images} images right", values)
-    return values
+    return _race(subject, out_of_reach)
+
+
+def _cross_entropy_race(subject: Subject, to_reach: float) -> Values:
+    """Read batch by batch, and stop once it cannot come down to another, see `stays_above`."""
+    return _race(
+        subject, lambda reading, total, looks: stays_above(reading, to_reach, total, looks)
+    )
+
+
+def _cross_entropy_error(values: Values) -> float | None:
+    """The standard error of the mean."""
+    if "cross_entropy_deviation" not in values:
+        return None
+    return values["cross_entropy_deviation"] / math.sqrt(values["accuracy_images"])
 
 
 @register_metric(
@@ -293,15 +343,32 @@ def _accuracy_race(subject: Subject, to_reach: float) -> Values:
     effort=EVALUATED,
     write="{:.2f}".format,
     error=_accuracy_error,
-    companions=("accuracy_images",),
+    companions=("accuracy_images", "cross_entropy", "cross_entropy_deviation"),
     ceiling=100.0,
     race=_accuracy_race,
 )
 def accuracy(subject: Subject) -> Values:
     """Top-1 accuracy on validation images, batch norms recalibrated; with the images' number."""
-    batches = subject.correct_by_batch(subject.calibrated, subject.data.validation)
-    correct, images = count_correct(batches)
-    return {"accuracy": 100.0 * correct / images, "accuracy_images": images}
+    return _answers(subject)
+
+
+@register_metric(
+    "cross_entropy",
+    label="cross entropy",
+    direction="minimize",
+    effort=EVALUATED,
+    write="{:.3f}".format,
+    error=_cross_entropy_error,
+    companions=("cross_entropy_deviation", "accuracy", "accuracy_images"),
+    race=_cross_entropy_race,
+)
+def cross_entropy(subject: Subject) -> Values:
+    """Mean cross entropy on the same images, in nats.
+
+    With inherited weights it ranks architectures much better than the accuracy does
+    (docs/ranking.md), and comes with the accuracy.
+    """
+    return _answers(subject)
 
 
 @register_metric(
@@ -358,10 +425,22 @@ def macs(subject: Subject) -> float:
     return count_macs(subject.deployed, (1, *subject.image_shape))
 
 
+def _memory_table(
+    space: SearchSpace, settings: LatencySettings, device: torch.device
+) -> Calculate | None:
+    """What CUDA's allocator holds is not a property of the network."""
+    return None if device.type == "cuda" else MemoryTable(space, settings.batch)
+
+
 @register_metric(
-    "memory_mb", label="memory", unit="MB", direction="minimize", effort=COUNTED,
+    "memory_mb",
+    label="memory",
+    unit="MB",
+    direction="minimize",
+    effort=COUNTED,
     write="{:.3g}".format,
-)  # fmt: skip
+    table=_memory_table,
+)
 def memory_mb(subject: Subject) -> float:
     """Peak memory of one inference, see `peak_memory_mb`: measured on CUDA, counted elsewhere."""
     return peak_memory_mb(subject.deployed, (subject.settings.batch, *subject.image_shape))

@@ -2,7 +2,7 @@
 
 The statistics of a batch norm are made of what the layers before it give in training mode, so both
 belong to the beginning of an architecture, whatever follows. Values are equal bit for bit to those
-of `recalibrate` and `correct_by_batch`.
+of `recalibrate` and `read_by_batch`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from evaluators.accuracy import count_hits
+from evaluators.accuracy import Reading, read_answers
 from evaluators.calibration import SizedBatches, averaging, batch_norms
 from evaluators.device_lock import shared_device
 from evaluators.recent import Recent
@@ -74,10 +74,10 @@ class Prefixes:
             buffers = [{n: b.clone() for n, b in norm.named_buffers()} for norm in norms]
             self._keep("calibration", architecture, number, Beginning(outputs, buffers))
 
-    def correct_by_batch(
+    def read_by_batch(
         self, architecture: Architecture, network: Network, batches: SizedBatches
-    ) -> Iterator[tuple[int, int]]:
-        """Do as `evaluators.accuracy.correct_by_batch`, for a network recalibrated here."""
+    ) -> Iterator[Reading]:
+        """Do as `evaluators.accuracy.read_by_batch`, for a network recalibrated here."""
         network.eval()
         for index, (images, labels) in enumerate(batches):
             done, known = self._longest(index, architecture)
@@ -85,10 +85,10 @@ class Prefixes:
             with shared_device(images.device), torch.no_grad():
                 x = known.outputs[0] if done else images
                 logits = self._run(network.parts, done, x, kept, len(batches))
-                correct = count_hits(logits, labels)
+                reading = read_answers(logits, labels)
             for number, outputs in kept.items():
                 self._keep(index, architecture, number, Beginning(outputs))
-            yield correct, len(labels)
+            yield reading
 
     def _run(
         self,

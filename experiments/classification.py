@@ -6,6 +6,7 @@ transform of batches, and a metric in place of `evaluators.accuracy`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Recipe, Retrain, Train
+from evaluators.complexity import smallest_and_largest
+from search_space import ChoiceSpace, SearchSpace
 from search_space.network import Network
 from supernet import Supernet, Trainer
-from supernet.paths import PATHS
+from supernet.paths import TrainingPath, fair_paths, sandwich_paths, uniform_paths
 
 if TYPE_CHECKING:
     from timm.data import Mixup
+
+Paths = Sequence[TrainingPath]
 
 
 def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, seed: int) -> Trainer:
@@ -29,10 +34,19 @@ def supernet_trainer(supernet: Supernet, recipe: Train, steps_per_epoch: int, se
         steps_per_epoch,
         seed,
         loss=ClassificationLoss(recipe.label_smoothing),
-        paths=partial(PATHS[recipe.sampling], supernet.space, seed),
+        paths=partial(path_sampling(recipe.sampling, supernet.space), supernet.space, seed),
         path_gradients=recipe.path_gradients,
+        teach=partial(torch.softmax, dim=1) if recipe.distill else None,
         transform=BatchTransform(recipe, next(supernet.parameters()).device),
+        ema_decay=recipe.ema_decay,
     )
+
+
+def path_sampling(name: str, space: SearchSpace) -> Callable[[ChoiceSpace, int, int], Paths]:
+    """Return the paths of a step as a function of space, seed and the step's number."""
+    if name == "sandwich":
+        return partial(sandwich_paths, smallest_and_largest(space))
+    return {"fair": fair_paths, "uniform": uniform_paths}[name]
 
 
 def network_trainer(network: Network, recipe: Retrain, steps_per_epoch: int, seed: int) -> Trainer:

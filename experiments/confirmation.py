@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from configs.errors import TooNoisy
 from experiments.reporting.verified import VerifiedNetwork
+from search.goal import Direction, Goal
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture
 
@@ -90,8 +91,10 @@ def confirm_verified(
         measure, store: As for `confirm_front`.
 
     Returns:
-        The result, and all networks with their second measurements.
+        The result, whose goal is accuracy in the place of cross entropy, and all networks with
+        their second measurements.
     """
+    result = dataclasses.replace(result, goal=verified_goal(result.goal))
     goal, confirmed, noisy = result.goal, list[VerifiedNetwork](), 0
     for network in networks:
         if network.finished and not network.record.again:
@@ -121,6 +124,17 @@ def confirm_verified(
     records = {network.record.number: network.record for network in confirmed}
     trials = [records.get(record.number, record) for record in result.trials]
     return dataclasses.replace(result, trials=trials, front=front, note="; ".join(notes)), confirmed
+
+
+def verified_goal(goal: Goal) -> Goal:
+    """Return the goal of networks that are trained alone: accuracy in place of cross entropy.
+
+    The latter says more of inherited weights; of trained ones, accuracy is what is wanted.
+    """
+    objectives: dict[str, Direction] = {}
+    for name, direction in goal.objectives.items():
+        objectives |= {"accuracy": "maximize"} if name == "cross_entropy" else {name: direction}
+    return Goal(objectives, {k: v for k, v in goal.bounds.items() if k != "cross_entropy"})
 
 
 def _judged(member: TrialRecord, result: SearchResult) -> TrialRecord:

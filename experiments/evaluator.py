@@ -73,7 +73,7 @@ class SupernetEvaluator:
         subject, goal = self._subject(architecture, half=0), goal_of(self.config)
         if self.config.evaluate.cache_mb:
             subject.recalibrate = partial(self.prefixes.recalibrate, architecture)
-            subject.correct_by_batch = partial(self.prefixes.correct_by_batch, architecture)
+            subject.read_by_batch = partial(self.prefixes.read_by_batch, architecture)
 
         def rival(name: str, values: Mapping[str, float]) -> tuple[str, float] | None:
             number = goal.rival(name, values, front)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import nn
 
 from configs.errors import TooNoisy, UserError
@@ -23,14 +21,15 @@ from evaluators import (
     peak_memory_mb,
     shared_device,
 )
+from evaluators.complexity import smallest_and_largest
+from evaluators.metrics import short_number
 from experiments.devices import resolve_device
 from experiments.settings import load_config
-from search_space import SearchSpace, build_network, load_architecture
+from search.space_profile import uniform_architectures
+from search_space import Architecture, SearchSpace, build_network, load_architecture
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-SAMPLES = 32  # architectures of a space among which the smallest, median and largest are found
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,38 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What `measure` returns: one network, or three of a space. All share one fingerprint."""
+    """What `measure` returns: one network, or several of a space. All share one fingerprint."""
 
     networks: tuple[Measured, ...]
 
     def table(self) -> Table:
-        """For a terminal: one column per network, and the fingerprint below."""
+        """For a terminal: all about one network, or a line each; and the fingerprint below."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         fingerprint = self.networks[0].latency.fingerprint
         caption = "\n".join(f"{key}: {value}" for key, value in fingerprint.items())
         table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-        table.add_column("", no_wrap=True)
+        if len(self.networks) == 1:
+            table.add_column("", no_wrap=True)
+            table.add_column(self.networks[0].name, justify="right")
+            for label, value in _cells(self.networks[0]).items():
+                table.add_row(label, value)
+            return table
+        for column in ("network", "params", "MACs", "MB", "ms", "spread", "/ smallest"):
+            table.add_column(column, justify="left" if column == "network" else "right")
+        first = self.networks[0].latency.median_ms
         for network in self.networks:
-            table.add_column(network.name, justify="right")
-        rows = [_cells(network) for network in self.networks]
-        for label in rows[0]:
-            table.add_row(label, *(row[label] for row in rows))
+            latency = network.latency
+            table.add_row(
+                network.name,
+                short_number(network.params),
+                short_number(network.macs),
+                f"{network.memory_mb:.2f}",
+                f"{latency.median_ms:.3f}",
+                f"{latency.spread:.1%}",
+                f"{latency.median_ms / first:.2f}",
+            )
         return table
 
 
@@ -79,8 +92,8 @@ def measure(
 
     Args:
         target: An ``architecture.yaml``; a timm model's name; or a configuration file or preset,
-            for which the smallest, median and largest (in MACs) of 32 sampled architectures are
-            measured.
+            of which the architectures of fewest and most MACs are measured, and the plain ones,
+            which have one candidate throughout.
         settings: How latency is measured; default is `LatencySettings()`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         input_size: Height and width in pixels; default: the network's own.
@@ -134,24 +147,21 @@ def _networks(
     else:
         config = load_config(path, overrides)
         space = SearchSpace(config.space, config.plugins)
-        chosen = _extremes(space)
+        chosen = _of_space(space)
     for name, architecture in chosen.items():
         with shared_device("cpu"):
             network = build_network(space, architecture)
         yield name, network, _image_shape(space)
 
 
-def _extremes(space: SearchSpace) -> dict[str, tuple[str, ...]]:
-    """The smallest, median and largest of some sampled architectures, by MACs."""
-    rng = np.random.default_rng(0)
-    macs = {}
-    with shared_device("cpu"), torch.device("meta"):
-        for _ in range(SAMPLES):
-            architecture = space.sample(rng)
-            network = build_network(space, architecture)
-            macs[architecture] = count_macs(network, (1, *_image_shape(space)))
-    ranked = sorted(macs, key=lambda architecture: macs[architecture])
-    return {"smallest": ranked[0], "median": ranked[len(ranked) // 2], "largest": ranked[-1]}
+def _of_space(space: SearchSpace) -> dict[str, Architecture]:
+    """Return what tells most about a space, by a name for people: its ends, and what is plain."""
+    smallest, largest = smallest_and_largest(space)
+    plain = {
+        next(filter(lambda name: not space.is_skip(name), each), each[0]): each
+        for each in uniform_architectures(space)
+    }
+    return {"smallest": smallest, **plain, "largest": largest}
 
 
 def _image_shape(space: SearchSpace) -> tuple[int, int, int]:

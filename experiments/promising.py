@@ -1,8 +1,8 @@
 """Which architectures of a search are worth training alone.
 
-A surrogate of the inherited accuracies takes the luck out of each reading. Networks that are
-verified already tell it nothing: with them, a run that goes on would choose others than before it
-was interrupted.
+A surrogate of what was read with inherited weights takes the luck out of each reading. Networks
+that are verified already tell it nothing: with them, a run that goes on would choose others than
+before it was interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from search.surrogate import Surrogate
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
-ACCURACY = "accuracy"
+QUALITIES = ("accuracy", "cross_entropy")  # what training alone improves, and a search reads
 LIKELY = 2.0  # deviations: what is expected to be farther below the best is not the best
 
 
@@ -47,11 +47,12 @@ def promising(
         features: As for `Surrogate`.
         seed: Likewise, of its fit.
     """
-    goal = result.goal
+    goal, quality = result.goal, searched_quality(result.goal)
+    assert quality is not None
     records = {r.architecture: r for r in result.trials if r.state in ("complete", "stopped")}
     tried = {record.architecture for record in result.trials}
     records |= {record.architecture: record for record in plain.untried(tried, goal)}
-    mean, deviation = _predict(space, result, list(records), features, seed)
+    mean, deviation = _predict(space, result, quality, list(records), features, seed)
     axis = cost_axis(goal)
     candidates = {
         Entrant(a, r.metrics[axis] if axis else 0.0, macs(a), m, a in plain.architectures): r
@@ -62,9 +63,14 @@ def promising(
     limit = max(
         entrant.cost
         for entrant, record in candidates.items()
-        if entrant.architecture in front or (best[entrant] and ACCURACY in record.metrics)
+        if entrant.architecture in front or (best[entrant] and quality in record.metrics)
     )
     return {entrant: record for entrant, record in candidates.items() if entrant.cost <= limit}
+
+
+def searched_quality(goal: Goal) -> str | None:
+    """Return the objective that a search reads with inherited weights; None where there is none."""
+    return next((name for name in QUALITIES if name in goal.objectives), None)
 
 
 def cost_axis(goal: Goal) -> str | None:
@@ -76,18 +82,23 @@ def cost_axis(goal: Goal) -> str | None:
 def _predict(
     space: ChoiceSpace,
     result: SearchResult,
+    quality: str,
     architectures: list[Architecture],
     features: Features | None,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of accuracies, on the scale of the surrogate of the trials."""
-    read = [record for record in result.trials if ACCURACY in record.metrics]
-    values = [record.metrics[ACCURACY] for record in read]
-    scale = scale_of(ACCURACY, values)
+    """Return mean and deviation of how good a surrogate of the trials expects each to be.
+
+    On the scale on which the objective is modelled, the more the better.
+    """
+    read = [record for record in result.trials if quality in record.metrics]
+    values = [record.metrics[quality] for record in read]
+    scale = scale_of(quality, values)
     model = Surrogate(space, features=features).fit(
         [record.architecture for record in read],
         scale.of(np.array(values)),
-        scale.variances(ACCURACY, [record.metrics for record in read]),
+        scale.variances(quality, [record.metrics for record in read]),
         seed=seed,
     )
-    return model.predict(architectures)
+    mean, deviation = model.predict(architectures)
+    return -result.goal.sign(quality) * mean, deviation

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs import Config, UserError
+from evaluators.metrics import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
 from experiments.console import busy, console, step_progress
-from experiments.devices import gpus_per_worker
+from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
 from experiments.plain_networks import PlainNetworks
-from experiments.promising import ACCURACY, promising
+from experiments.promising import QUALITIES, promising, searched_quality
 from experiments.reporting.report import write_report
 from experiments.reporting.summary import agreement, profile_table, readings, time_predictions
 from experiments.reporting.tables import front_table
@@ -98,7 +99,12 @@ def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
         features = architecture_features(space, tables, scores, seed=config.seed)
     console.print(profile_table(profile))
     check_feasible(profile)
-    return PreparedSearch(config, workspace, space, study, evaluator, start, tables, features)
+    calculated: dict[str, Callable[[Architecture], float]] = dict(tables)
+    for name in goal_of(config).metrics:
+        made = describe_metric(name).table(space, config.latency, resolve_device(config.device))
+        if made is not None:
+            calculated.setdefault(name, made)
+    return PreparedSearch(config, workspace, space, study, evaluator, start, calculated, features)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class PreparedSearch:
     study: StudyPlan
     evaluator: SupernetEvaluator
     start: list[Architecture]
-    tables: Known  # of all that is a sum over the layers
+    calculated: Known  # metrics that need no measurement, MACs among them
     features: Features
 
     def run(self, tracker: Tracker | None = None) -> SearchResult:
@@ -183,7 +189,7 @@ class PreparedSearch:
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(self.config),
             start=self.start,
-            known={name: self.tables[name] for name in goal.metrics if name in self.tables},
+            known={name: f for name, f in self.calculated.items() if name in goal.metrics},
             racing=search.racing,
             features=self.features,
             on_trial=on_trial,
@@ -226,9 +232,9 @@ class PreparedSearch:
         return result, networks
 
     def _plan_verification(self, result: SearchResult, plain: PlainNetworks) -> Verification:
-        if ACCURACY not in result.goal.objectives:
-            raise NothingToVerify("accuracy is no objective")
-        macs = self.tables["macs"]
+        if searched_quality(result.goal) is None:
+            raise NothingToVerify(f"none of {', '.join(QUALITIES)} is an objective")
+        macs = self.calculated["macs"]
         candidates = promising(
             self.space, result, plain, macs=macs, features=self.features, seed=self.config.seed
         )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from configs import Config, UserError
-from evaluators.accuracy import inherited_accuracy
+from evaluators.accuracy import inherited_accuracy, too_few_images
 from experiments.classification import supernet_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, describe, load_splits
@@ -87,13 +87,15 @@ class PreparedTraining:
         if self.parts is None:
             return load_supernet(config, workspace)
         splits, trainer = self.parts
-        supernet = cast(Supernet, trainer.model)
+        trained = cast(Supernet, trainer.shipped())
         hold = partial(hold_in_step, trainer.device)
         if not is_main_process():
             fit(trainer, splits.train, workspace.checkpoint, during=hold)
-            return supernet.eval()
+            return trained.eval()
         workspace.keep(config)
         console.print(f"Data: {describe(splits, config)}", highlight=False)
+        if warning := too_few_images(splits.halves[0].images):
+            console.print(warning, style="yellow", highlight=False)
         run = tracker.child("supernet", "supernet") if tracker else None
         history = TrainingHistory(workspace.history)
         probe_every = max(config.train.epochs // PROBED, 1)
@@ -103,7 +105,7 @@ class PreparedTraining:
             nonlocal begun
             values = {"loss": loss, "seconds": time.monotonic() - begun}
             if epoch % probe_every == 0 or epoch == config.train.epochs:
-                values["accuracy"] = float(np.mean(_probe(supernet, splits, config.seed)))
+                values["accuracy"] = float(np.mean(_probe(trained, splits, config.seed)))
             history.add(epoch, values)
             if run is not None:
                 run.metrics(values, step=epoch)
@@ -118,11 +120,11 @@ class PreparedTraining:
                 on_epoch,
                 hold,
             )
-        save_weights(workspace.weights, supernet)
+        save_weights(workspace.weights, trained)
         if run is not None:
             run.artifact(history.plot())
             run.finish()
-        return supernet.eval()
+        return trained.eval()
 
 
 def new_supernet(config: Config) -> Supernet:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import Config, UserError
+from experiments.classification import path_sampling
 from experiments.console import as_duration, console, step_progress
 from experiments.promising import cost_axis
 from experiments.reporting.verified import VerifiedNetwork
@@ -30,7 +31,6 @@ from search.goal import Goal
 from search.halving import GROUPS, Entrant, Halving, plan_halving, smallest_halving
 from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
-from supernet.paths import PATHS
 
 STEPS = 100  # of the supernet's training, whose paths are counted
 
@@ -181,7 +181,8 @@ def plan_verification(
 
 def supernet_price(config: Config, macs: Callable[[Architecture], float]) -> float:
     """Return what the supernet's training costs, in MACs of one image, times epochs."""
-    space, paths = SearchSpace(config.space, config.plugins), PATHS[config.train.sampling]
+    space = SearchSpace(config.space, config.plugins)
+    paths = path_sampling(config.train.sampling, space)
     steps = [paths(space, config.seed, step) for step in range(STEPS)]
     return config.train.epochs * statistics.mean(
         sum(macs(path.architecture) for path in step) for step in steps

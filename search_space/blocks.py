@@ -19,8 +19,8 @@ and names the file under ``plugins:`` in the configuration. What a block promise
   and leaves its input as it is: a search may use it for another architecture.
 - It puts what it adds to a shortcut through ``self.drop_path``: the identity, or stochastic depth.
 - All state is in parameters and buffers: they are what a network inherits from the supernet.
-- `Block.whole_layer` says that a candidate is the whole layer. Then `skip` is offered for every
-  layer, and `Block.skipped` is what a skipped one is where the shape changes.
+- `Block.skipped` is what is left of a skipped layer where the shape changes.
+- `Block.whole_layer` says that a candidate is the whole layer.
 - A method ``init_weights`` is called after the usual initialisation, where there is one.
 """
 

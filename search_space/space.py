@@ -140,8 +140,7 @@ class ChoiceSpace:
 class SearchSpace(ChoiceSpace):
     """Stages of searchable layers with their stem and classifier: networks that can be built.
 
-    `skip` is offered where a layer keeps its shape, and in stages whose candidates are whole layers
-    (`Block.whole_layer`); elsewhere it is dropped from the layer's candidates.
+    A skipped layer is nothing where the shape stays, else what `Block.skipped` makes of it.
 
     Args:
         config: The space as a configuration file says it.
@@ -280,21 +279,11 @@ def _layers(config: Space) -> list[Layer]:
             if name not in config.candidates:
                 hint = did_you_mean(name, config.candidates, "define it under space.candidates")
                 raise UserError(f"space.stages.{index}.candidates: {name!r} is not defined; {hint}")
-        whole_layer = BLOCKS[stage.block].whole_layer
-        if whole_layer:
+        if BLOCKS[stage.block].whole_layer:
             _check_whole_layers(config, index, names)
         for position in range(stage.depth):
             stride = stage.stride if position == 0 else 1
-            kept = whole_layer or (stride == 1 and channels == stage.width)
-            candidates = tuple(
-                name for name in names if kept or config.candidates[name]["operator"] != SKIP
-            )
-            if not candidates:
-                raise UserError(
-                    f"space.stages.{index}: its first layer changes the shape, so a candidate "
-                    "other than skip is needed"
-                )
-            layers.append(Layer(candidates, index, channels, stage.width, stride))
+            layers.append(Layer(names, index, channels, stage.width, stride))
             channels = stage.width
     return layers
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from search_space.space import Architecture, ChoiceSpace, Layer
 
+BETWEEN = 2  # random paths of a sandwich (https://arxiv.org/abs/2003.11142, section 3.1)
+
 Choice = tuple[str, bool]  # a candidate, and whether it learns
 
 
@@ -78,4 +80,21 @@ def _columns(
         yield column
 
 
-PATHS = {"uniform": uniform_paths, "fair": fair_paths}
+def sandwich_paths(
+    ends: tuple[Architecture, Architecture], space: ChoiceSpace, seed: int, step: int
+) -> list[TrainingPath]:
+    """Return the largest architecture, then random ones, then the smallest.
+
+    The sandwich rule (https://arxiv.org/abs/1903.05134, section 3.1): what is trained at both ends
+    of a space holds in between. The largest comes first, so that others may learn from it.
+
+    Args:
+        ends: The smallest and the largest architecture of the space.
+    """
+    rng = np.random.default_rng((seed, step))
+    between = [space.sample(rng) for _ in range(BETWEEN)]
+    smallest, largest = ends
+    return [
+        TrainingPath(architecture, (True,) * len(architecture))
+        for architecture in (largest, *between, smallest)
+    ]

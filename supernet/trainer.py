@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> a scalar
 Paths = Callable[[int], Sequence[TrainingPath]]  # the step's number -> the paths it takes
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of a batch, on the device
+Teach = Callable[[Tensor], Tensor]  # the outputs of a path -> targets for others
 
 
 @runtime_checkable
@@ -60,6 +61,9 @@ class Trainer:
         path_gradients: Whether a step is the mean or the sum of its paths' gradients. Under `mean`
             a candidate that learns on one of m paths takes an m-th of its gradient, and so of its
             weight decay: their proportion is that of a step of one path.
+        teach: Makes targets for the other paths of a step from the outputs of the first, which
+            alone learns from those of the batch: in-place distillation
+            (https://arxiv.org/abs/1903.05134, section 3.3). None: all learn from the batch's.
         transform: What happens to a batch on the device: (images, targets) to the same.
         anneal: Whether `Annealed` modules follow this training. False leaves them where the
             weights that it starts from were trained to.
@@ -79,12 +83,13 @@ class Trainer:
         loss: Loss,
         paths: Paths | None = None,
         path_gradients: Literal["mean", "sum"] = "mean",
+        teach: Teach | None = None,
         transform: Transform | None = None,
         anneal: bool = True,
         ema_decay: float = 0.0,
     ) -> None:
         self.model, self.recipe, self.seed = model, recipe, seed
-        self.loss, self.paths, self.transform = loss, paths, transform
+        self.loss, self.paths, self.teach, self.transform = loss, paths, teach, transform
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = recipe.epochs * steps_per_epoch
         self.step = 0
@@ -136,23 +141,30 @@ class Trainer:
     def _backward(self, images: Tensor, targets: Tensor) -> float:
         """Leave the step's gradients in the parameters and return its loss."""
         if self.paths is None:
-            return self._accumulate(targets, 1.0, images)
+            loss, _ = self._accumulate(targets, 1.0, images)
+            return loss
         supernet = cast(Supernet, self.model)  # nothing else has paths
         paths = self.paths(self.step)
         total = 0.0
         for path in paths:
             with supernet.learning(path):
-                total += self._accumulate(targets, self._path_share, images, path.architecture)
+                loss, outputs = self._accumulate(
+                    targets, self._path_share, images, path.architecture
+                )
+            total += loss
+            if self.teach is not None and path is paths[0]:
+                targets = self.teach(outputs)
         return total / len(paths)
 
-    def _accumulate(self, targets: Tensor, share: float, *inputs: Any) -> float:
-        """Add a share of a loss's gradients to those of the step, and return the loss."""
+    def _accumulate(self, targets: Tensor, share: float, *inputs: Any) -> tuple[float, Tensor]:
+        """Add a share of a loss's gradients to those of the step; return loss and outputs."""
         half = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             outputs = self.model(*inputs)
-        loss = self.loss(outputs.float(), targets)
+        outputs = outputs.float()
+        loss = self.loss(outputs, targets)
         (loss * share).backward()
-        return loss.item()
+        return loss.item(), outputs.detach()
 
     @property
     def learning_rate(self) -> float:

@@ -37,16 +37,19 @@ class Images:
         read: Return the image of an index below N, as a PIL image of any size. It raises a
             `UserError` with the file's name where that is damaged. It is sent to other processes
             (``data.loading_workers``), together with what it refers to.
+        versions: How many images, one after the other, show the same thing. They are never in two
+            splits.
     """
 
     origin: str
     labels: np.ndarray
     class_names: list[str]
     read: Callable[[int], Any]
+    versions: int = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle `read` by value: it is a function inside a function, or one of a plugin."""
-        fields = (self.origin, self.labels, self.class_names, self.read)
+        fields = (self.origin, self.labels, self.class_names, self.read, self.versions)
         try:
             return _received, (loaded_plugins(), cloudpickle.dumps(fields))
         except Exception as error:  # whatever it is that can't be pickled

@@ -95,8 +95,8 @@ def load_splits(
     kept = np.arange(len(images.labels))
     if data.limit and data.limit < len(kept):
         over, key = len(kept) - data.limit, "data.limit"
-        kept, _ = stratified_split(kept, images.labels, over, data.split_seed, key)
-    train, validation = _hold_out(kept, images.labels, data, "validation_fraction")
+        kept, _ = split_off(kept, images, over, data.split_seed, key)
+    train, validation = _hold_out(kept, images, data, "validation_fraction")
     batch = batch_size or config.train.batch_size
     if len(train) < batch * world_size:
         processes = f" for {world_size} processes" if world_size > 1 else ""
@@ -107,7 +107,7 @@ def load_splits(
     rng = np.random.default_rng((data.split_seed, 1))
     calibration = rng.permutation(train)[: config.evaluate.calibration_images]
     tested = open_test() if test else None
-    first, second = halve(validation, images.labels, data.split_seed)
+    first, second = halve(validation, images, data.split_seed)
 
     # Random-resized crops are cut from the files; whatever else is augmented image by image may
     # be so by other processes, which can't share a GPU's memory.
@@ -187,7 +187,7 @@ def open_images(data: Data, channels: int) -> tuple[Images, Callable[[], Images]
     train, open_test = source.train, source.test
     if open_test is None:
         everything = np.arange(len(train.labels))
-        rest, held = _hold_out(everything, train.labels, data, "test_fraction")
+        rest, held = _hold_out(everything, train, data, "test_fraction")
         return _subset(train, rest), lambda: _subset(train, held)
     if data.test_fraction != Data().test_fraction:
         raise UserError(
@@ -226,18 +226,39 @@ def stratified_split(
     return indices[order[~held[order]]], indices[order[held[order]]]
 
 
+def split_off(
+    indices: np.ndarray, images: Images, count: int, seed: int, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rest, about `count` held out) of some images, see `stratified_split`.
+
+    The versions of one thing are all held out, or none of them.
+    """
+    versions = images.versions
+    if versions == 1:
+        return stratified_split(indices, images.labels, count, seed, key)
+    things = np.unique(indices // versions)
+    parts = stratified_split(things, images.labels[::versions], -(-count // versions), seed, key)
+    return _versions_of(parts[0], versions, seed), _versions_of(parts[1], versions, seed)
+
+
+def _versions_of(things: np.ndarray, versions: int, seed: int) -> np.ndarray:
+    """Return the numbers of all images of some things, shuffled."""
+    every = (versions * things[:, None] + np.arange(versions)).ravel()
+    return np.random.default_rng((seed, 6)).permutation(every)
+
+
 def _hold_out(
-    indices: np.ndarray, labels: np.ndarray, data: Data, key: str
+    indices: np.ndarray, images: Images, data: Data, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (rest, held out) for one of the fractions of `data`."""
-    fraction, classes = getattr(data, key), len(np.unique(labels[indices]))
+    fraction, classes = getattr(data, key), len(np.unique(images.labels[indices]))
     count = math.ceil(fraction * len(indices))
     if count < classes:
         raise UserError(
             f"data.{key}: {fraction} of {len(indices)} images can't be held out: {count} "
             f"images don't cover {classes} classes"
         )
-    return stratified_split(indices, labels, count, data.split_seed, f"data.{key}")
+    return split_off(indices, images, count, data.split_seed, f"data.{key}")
 
 
 def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | None) -> Statistics:
@@ -262,14 +283,19 @@ def _statistics(pixels: Pixels, train: np.ndarray, config: Config, file: Path | 
     return statistics
 
 
-def halve(indices: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two halves with equal shares of every class, one image more or less.
+def halve(indices: np.ndarray, images: Images, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two halves with equal shares of every class, one thing more or less.
 
     Both are in random order: their first images say of the others what any of them would.
     """
-    drawn = np.random.default_rng((seed, 5)).permutation(indices)
-    by_class = np.argsort(labels[drawn], kind="stable")
-    return drawn[np.sort(by_class[::2])], drawn[np.sort(by_class[1::2])]
+    versions = images.versions
+    things = np.unique(indices // versions) if versions > 1 else indices
+    drawn = np.random.default_rng((seed, 5)).permutation(things)
+    by_class = np.argsort(images.labels[::versions][drawn], kind="stable")
+    halves = drawn[np.sort(by_class[::2])], drawn[np.sort(by_class[1::2])]
+    if versions == 1:
+        return halves
+    return _versions_of(halves[0], versions, seed), _versions_of(halves[1], versions, seed)
 
 
 def describe(splits: Splits, config: Config) -> str:
@@ -280,11 +306,13 @@ def describe(splits: Splits, config: Config) -> str:
 
 
 def _subset(images: Images, indices: np.ndarray) -> Images:
+    indices = indices if images.versions == 1 else np.sort(indices)  # versions follow one another
     return Images(
         images.origin,
         images.labels[indices],
         images.class_names,
         lambda index: images.read(int(indices[index])),
+        images.versions,
     )
 
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from configs.schema import Train
 from evaluators import inherited_accuracy, measure_accuracy, recalibrate
+from evaluators.accuracy import too_few_images
 from experiments.classification import supernet_trainer
 from search_space import SearchSpace, build_network
 from supernet import Supernet, save_weights, seed_everything
@@ -172,3 +173,11 @@ def test_the_same_value_bit_for_bit_in_a_fresh_process(supernet, tmp_path) -> No
     assert output.split() == [
         repr(accuracy), repr(float(network(VALIDATION[0][0]).detach().double().sum())),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("images", "precise"), [(144, False), (5101, False), (5103, True)])
+def test_too_few_images_are_said_to_be_too_few(images: int, precise: bool) -> None:
+    warning = too_few_images(images)
+    assert (warning == "") == precise
+    if warning:
+        assert str(images) in warning and f"{50 / images**0.5:.1f} points" in warning

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from spaces import small_space
 from torch import nn
 
 from evaluators import count_macs, count_params, peak_memory_mb
-from search_space import build_operator
+from evaluators.memory_table import MemoryTable
+from evaluators.runtime import deployed
+from search_space import SearchSpace, build_network, build_operator
 
 SIZES = [(48, 48, 14, 1), (64, 64, 15, 2)]  # channels in and out, H = W, stride
 
@@ -144,3 +148,20 @@ def test_peak_memory_of_a_chain(device: str) -> None:
     # At the second convolution: the images, its input and its output; the third needs less.
     floats = weights + batch * pixels * (3 + 8 + 16)
     assert peak_memory_mb(model, (batch, 3, 20, 20)) == pytest.approx(4 * floats / 1e6)
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "all_operators", "bottleneck", "ghost_residual"])
+def test_memory_is_calculated_exactly_layer_by_layer(preset: str) -> None:
+    blocks = {"bottleneck", "ghost_residual"}
+    space = small_space(preset) if preset in blocks else SearchSpace.from_yaml(preset)
+    shape = (2, space.in_channels, space.input_size, space.input_size)
+    calculate, rng = MemoryTable(space, batch=2), np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(8)]
+    for skipped in range(len(space.layers)):  # maps that are one and the same count once
+        keep = tuple(layer.candidates[0] for layer in space.layers)
+        names = ("skip",) * skipped + keep[skipped:]
+        drawn.append(space.canonical(names))
+    for architecture in drawn:
+        with torch.device("meta"):
+            network = deployed(build_network(space, architecture))
+        assert calculate(architecture) == pytest.approx(peak_memory_mb(network, shape), abs=1e-9)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from spaces import random_images, random_labels, randomize_norms, small_space
 from torch import nn
+from torch.nn import functional as F
 
 from configs.errors import UserError
 from evaluators import (
@@ -27,7 +30,7 @@ from search_space import build_network
 SHAPE = (1, 8, 8)
 
 
-SHIPPED = ["accuracy", "latency_ms", "params", "macs", "memory_mb"]
+SHIPPED = ["accuracy", "cross_entropy", "latency_ms", "params", "macs", "memory_mb"]
 
 
 class Images:
@@ -54,8 +57,14 @@ def test_the_shipped_metrics_are_their_functions() -> None:
     assert measured["memory_mb"] == pytest.approx(peak_memory_mb(network, (2, *SHAPE)))
     recalibrate(network, Images().calibration)
     assert measured["accuracy"] == measure_accuracy(network, Images().validation)
+    images, labels = Images().validation[0]
+    with torch.no_grad():
+        losses = F.cross_entropy(network.eval()(images), labels, reduction="none")
+    assert measured["cross_entropy"] == pytest.approx(losses.mean().item())
+    error = METRICS["cross_entropy"].error(measured)
+    assert error == pytest.approx(losses.std().item() / math.sqrt(32))
     assert measured["latency_ms"] > 0 and measured["latency_spread"] >= 0
-    assert list(METRICS)[:5] == SHIPPED
+    assert list(METRICS)[:6] == SHIPPED
 
 
 def test_measuring_leaves_the_network_alone() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from configs import load_config
 from evaluators import recalibrate
-from evaluators.accuracy import correct_by_batch
+from evaluators.accuracy import read_by_batch
 from evaluators.prefixes import EVERY, Prefixes
 from experiments.data.splits import Splits, load_splits
 from search_space import Architecture, SearchSpace
@@ -37,12 +37,12 @@ def values(network: nn.Module, splits: Splits, recalibrating, reading) -> tuple:
 def plain_and_shared(
     supernet: Supernet, architecture: Architecture, splits: Splits, prefixes: Prefixes
 ) -> tuple:
-    plain = values(supernet.extract(architecture), splits, recalibrate, correct_by_batch)
+    plain = values(supernet.extract(architecture), splits, recalibrate, read_by_batch)
     shared = values(
         supernet.extract(architecture),
         splits,
         lambda *args: prefixes.recalibrate(architecture, *args),
-        lambda *args: prefixes.correct_by_batch(architecture, *args),
+        lambda *args: prefixes.read_by_batch(architecture, *args),
     )
     return plain, shared
 
@@ -110,7 +110,7 @@ def read(
     network = supernet.extract(architecture)
     calls = Calls(network)
     prefixes.recalibrate(architecture, network, splits.calibration)
-    list(prefixes.correct_by_batch(architecture, network, splits.validation))
+    list(prefixes.read_by_batch(architecture, network, splits.validation))
     return calls.counts
 
 
@@ -159,7 +159,7 @@ def test_only_batches_that_were_read_are_kept() -> None:
     network = supernet.extract(architecture)
     prefixes.recalibrate(architecture, network, splits.calibration)
     before = prefixes._known.size
-    reading = prefixes.correct_by_batch(architecture, network, splits.validation)
+    reading = prefixes.read_by_batch(architecture, network, splits.validation)
     next(reading)
     after_one = prefixes._known.size - before
     assert after_one > 0

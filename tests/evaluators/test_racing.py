@@ -7,7 +7,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from evaluators.racing import ERROR, cannot_reach
+from evaluators.accuracy import Reading
+from evaluators.racing import ERROR, cannot_reach, stays_above
 
 
 def stopped_at(right: np.ndarray, needed: int, block: int) -> int:
@@ -51,3 +52,33 @@ def test_the_worse_is_stopped_the_sooner() -> None:
         for n in (130, 260, 300, 330)
     ]
     assert read == sorted(read) and read[0] == 130 and read[1] < 450 and read[3] > 630
+
+
+def reading_of(losses: np.ndarray) -> Reading:
+    return Reading(0, len(losses), float(losses.sum()), float((losses**2).sum()))
+
+
+def test_a_cross_entropy_that_comes_down_is_stopped_once_in_a_hundred_times() -> None:
+    """The worst case: that of all images is exactly the one to reach."""
+    rng, stopped, searches, ends = np.random.default_rng(0), 0, 4000, (200, 400, 600, 800)
+    losses = rng.exponential(1.5, 1000)  # skewed, as cross entropies are
+    for _ in range(searches):
+        drawn = rng.permutation(losses)
+        stopped += any(
+            stays_above(reading_of(drawn[:end]), losses.mean(), 1000, len(ends)) for end in ends
+        )
+    assert stopped / searches <= 1.5 * ERROR
+
+
+def test_a_cross_entropy_far_above_is_seen_at_the_first_look() -> None:
+    losses = np.random.default_rng(0).exponential(1.5, 1000)
+    assert stays_above(reading_of(losses[:200]), losses.mean() - 0.5, 1000, 4)
+    assert not stays_above(reading_of(losses[:200]), losses.mean() + 0.5, 1000, 4)
+    assert stays_above(reading_of(losses), losses.mean() - 1e-9, 1000, 4)  # nothing is left to hope
+
+
+def test_the_deviation_is_that_of_single_images() -> None:
+    losses = np.random.default_rng(0).exponential(1.5, 50)
+    reading = reading_of(losses[:20]).plus(reading_of(losses[20:]))
+    assert reading.cross_entropy == pytest.approx(losses.mean())
+    assert reading.deviation == pytest.approx(losses.std(ddof=1))

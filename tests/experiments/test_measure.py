@@ -38,7 +38,7 @@ def test_an_architecture_file(tmp_path) -> None:
     (measured,) = measurement.networks
     network = build_network(space, architecture)
     assert measured.params == count_params(network)
-    assert measured.macs == count_macs(network, (1, 1, 8, 8))
+    assert measured.macs == count_macs(network, (1, 1, 12, 12))
     assert measured.latency.fingerprint["batch"] == 3
     text = printed(measurement.table())
     assert f"{measured.latency.median_ms:.3f}" in text
@@ -47,10 +47,17 @@ def test_an_architecture_file(tmp_path) -> None:
         assert f"{key}: {value}" in text
 
 
-def test_the_range_of_a_space() -> None:
-    networks = measure("quickstart", QUICK, device="cpu").networks
-    assert [network.name for network in networks] == ["smallest", "median", "largest"]
-    assert networks[0].macs < networks[1].macs < networks[2].macs
+def test_the_ends_and_the_plain_networks_of_a_space() -> None:
+    measurement = measure("quickstart", QUICK, device="cpu")
+    names = [network.name for network in measurement.networks]
+    candidates = SearchSpace.from_yaml("quickstart").config.candidates
+    assert names == ["smallest", *candidates, "largest"]
+    macs = [network.macs for network in measurement.networks]
+    assert macs[0] == min(macs) and macs[-1] == max(macs)
+    text = printed(measurement.table())
+    assert all(name in text for name in names)
+    columns = [line for line in text.splitlines() if line.startswith(("  network", "  smallest"))]
+    assert max(map(len, columns)) <= 80
 
 
 def test_a_wrong_choice_of_kernel_is_named(monkeypatch) -> None:

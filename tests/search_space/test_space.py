@@ -68,17 +68,24 @@ def test_layers_of_a_space() -> None:
     space = small_space()
     described = [(x.in_channels, x.out_channels, x.stride, x.stage) for x in space.layers]
     assert described == [(16, 16, 1, 0), (16, 16, 1, 0), (16, 24, 2, 1), (24, 24, 1, 1)]
-    offered = [set(layer.candidates) for layer in space.layers]
-    assert offered[2] == set(CANDIDATES) - {"skip"}  # its shape changes
-    assert offered[0] == offered[1] == offered[3] == set(CANDIDATES)
-    assert space.size == 8 * 8 * 7 * 8
+    assert all(layer.candidates == tuple(CANDIDATES) for layer in space.layers)
+    assert space.size == 8**4
     assert (space.input_size, space.in_channels, space.num_classes) == (8, 1, 10)
 
 
-def test_skip_is_not_offered_where_only_channels_change() -> None:
-    values = space_values(candidates=("conv3", "skip"), stem={"width": 12})
-    first = SearchSpace.from_dict({"space": values}).layers[0]
-    assert (first.stride, first.candidates) == (1, ("conv3",))
+@pytest.mark.parametrize("block", ["bottleneck", "inverted_residual", "ghost_residual"])
+@pytest.mark.parametrize(("width", "stride"), [(16, 2), (24, 1), (24, 2)])
+def test_a_skipped_layer_that_changes_the_shape_is_its_shortcut(
+    block: str, width: int, stride: int
+) -> None:
+    stage = {"width": width, "depth": 1, "stride": stride, "block": block, "expansion": 2}
+    space = small_space(candidates=("conv3", "skip"), stages=[stage])
+    network = build_network(space, ("skip",)).eval()
+    (skipped,) = network.blocks
+    size = 8 // stride
+    assert skipped(torch.rand(2, 16, 8, 8)).shape == (2, width, size, size)
+    weights = sum(parameter.numel() for parameter in skipped.parameters())
+    assert weights == (0 if width == 16 else 16 * width + 2 * width)  # 1x1 convolution and norm
 
 
 def test_candidates_of_a_stage() -> None:
@@ -86,7 +93,7 @@ def test_candidates_of_a_stage() -> None:
     values["stages"][0]["candidates"] = ["inv3", "skip"]
     space = SearchSpace.from_dict({"space": values})
     assert [layer.candidates for layer in space.layers[:2]] == [("inv3", "skip")] * 2
-    assert space.layers[2].candidates == tuple(n for n in CANDIDATES if n != "skip")
+    assert space.layers[2].candidates == tuple(CANDIDATES)
 
 
 @pytest.mark.parametrize("space", [small_space(), ChoiceSpace([["a", "b"], ["c"], "xyz"])])
@@ -154,7 +161,7 @@ def test_canonical_forms_are_one_to_one_with_networks() -> None:
         assert shapes(space, canonical) == shapes(space, architecture)
         of_network.setdefault(shapes(space, architecture), set()).add(canonical)
     assert all(len(forms) == 1 for forms in of_network.values())
-    assert len(of_network) == (1 + 2 + 4 + 8) * 2 * (1 + 2)  # depths of both stages
+    assert len(of_network) == (1 + 2 + 4 + 8) * 3 * (1 + 2)  # depths of both stages
     assert space.canonical(("skip", "inv3", "skip", "conv3", "skip")) == (
         "inv3", "skip", "skip", "conv3", "skip",
     )  # fmt: skip
@@ -176,11 +183,8 @@ def test_a_space_of_one_architecture() -> None:
         assert space.sample(rng) == space.mutate(only, rng) == only
         assert space.crossover(only, only, rng) == only
     # two spellings of one network
-    space = small_space(
-        candidates=("conv3", "skip"),
-        stages=[{"width": 16, "depth": 1}, {"width": 24, "depth": 1, "stride": 2}],
-    )
-    assert space.mutate(("skip", "conv3"), np.random.default_rng(0)) == ("conv3", "conv3")
+    space = small_space(candidates=("conv3", "skip"), stages=[{"width": 16, "depth": 1}])
+    assert space.mutate(("skip",), np.random.default_rng(0)) == ("conv3",)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_a_space_of_one_architecture() -> None:
     [
         (("conv3", "inv3", "conv3"), "4 names are needed"),
         ("conv", "4 names are needed"),
-        (("conv3", "inv3", "skip", "skip"), "layer 2: 'skip' is not a candidate"),
+        (("conv3", "inv3", "skipp", "skip"), "layer 2: 'skipp' is not a candidate"),
         (("conv3", "inv33", "conv3", "skip"), "layer 1: 'inv33' .* mean 'inv3'"),
         (("conv3", 3, "conv3", "skip"), "layer 1: 3 is not a candidate"),
     ],
@@ -215,7 +219,6 @@ def test_choice_spaces_that_make_no_sense_are_refused() -> None:
          "space.candidates.inv: .*'involutoin' does not exist; did you mean 'involution'"),
         ({"candidates": {"inv": {"operator": "involution", "kernel": 3}}},
          "candidates.inv: .* no option 'kernel'; did you mean 'kernel_size'"),
-        ({"candidates": {"skip": {"operator": "skip"}}}, "stages.1: its first layer changes"),
         ({"stages": [{"width": 8, "depth": 1, "candidates": ["conv5"]}]},
          "stages.0.candidates: 'conv5' is not defined; did you mean 'conv3'"),
         ({"stages": [{"width": 8, "depth": 1, "block": "botleneck"}]},

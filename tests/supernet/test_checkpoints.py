@@ -35,7 +35,7 @@ RICH: dict[str, Any] = {"mixup": 0.4, "cutmix": 1.0, "random_erasing": 0.5, "ema
     ("stop_after", "number"),
     [(3, signal.SIGTERM), (5, signal.SIGTERM), (7, signal.SIGTERM), (5, signal.SIGINT)],
 )
-@pytest.mark.parametrize("kind", ["fair", "uniform", "alone"])
+@pytest.mark.parametrize("kind", ["fair", "uniform", "sandwich", "alone"])
 def test_an_interruption_changes_nothing(tmp_path, kind: str, stop_after: int, number) -> None:
     recipe = RICH if kind == "alone" else {}
     straight = new_trainer(kind, **recipe)

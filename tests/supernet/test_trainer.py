@@ -23,10 +23,12 @@ from trainings import (
 
 from configs import UserError
 from configs.schema import Retrain, Train
+from evaluators.complexity import count_macs, smallest_and_largest
 from experiments.classification import network_trainer, supernet_trainer
 from search_space import ChoiceSpace, SearchSpace, build_network
 from supernet import Supernet, Trainer, fair_paths, fit, seed_everything, uniform_paths
 from supernet.checkpoint import load_checkpoint
+from supernet.paths import sandwich_paths
 from supernet.trainer import schedule
 
 PLAIN: dict[str, Any] = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0,
@@ -118,7 +120,88 @@ def test_uniform_paths_visit_all_candidates_alike() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 3 degrees of freedom
 
 
+def test_a_sandwich_holds_both_ends_and_random_paths() -> None:
+    space = unequal_space()
+    ends = smallest_and_largest(space)
+    between = set()
+    for step in range(20):
+        paths = sandwich_paths(ends, space, 0, step)
+        assert paths == sandwich_paths(ends, space, 0, step) != sandwich_paths(ends, space, 1, step)
+        largest, *random, smallest = [path.architecture for path in paths]
+        assert (smallest, largest) == ends and len(random) == 2
+        between |= set(random)
+        assert all(all(path.learns) for path in paths)
+    assert len(between) > 30
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "all_operators"])
+def test_the_ends_of_a_space_are_those_of_most_and_fewest_macs(preset: str) -> None:
+    space = SearchSpace.from_yaml(preset)
+    shape = (1, space.in_channels, space.input_size, space.input_size)
+
+    def macs(architecture) -> int:
+        return count_macs(build_network(space, architecture), shape)
+
+    smallest, largest = smallest_and_largest(space)
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(5)]
+    for end in (smallest, largest):  # one layer's change is never beyond the end
+        assert end == space.canonical(end)
+        drawn += [space.mutate(end, rng) for _ in range(5)]
+    least, most = macs(smallest), macs(largest)
+    assert all(least <= macs(architecture) <= most for architecture in drawn)
+    assert any(map(space.is_skip, smallest)) and not any(map(space.is_skip, largest))
+
+
 # One step
+
+
+def test_in_a_distilled_sandwich_only_the_largest_path_sees_the_labels() -> None:
+    trainer = new_trainer("sandwich", distill=True, **PLAIN)
+    supernet = trainer.model
+    assert isinstance(supernet, Supernet)
+    randomize_norms(supernet)
+    seen = []
+    loss = trainer.loss
+
+    def spy(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append((outputs.detach().clone(), targets))
+        return loss(outputs, targets)
+
+    trainer.loss = spy
+    one_step(trainer)
+    (teacher, labels), *taught = seen
+    assert torch.equal(labels, random_labels())
+    assert len(taught) == 3
+    for _, targets in taught:
+        torch.testing.assert_close(targets, teacher.softmax(1))
+        assert not targets.requires_grad
+
+    trainer = new_trainer("sandwich", **PLAIN)
+    seen.clear()
+    trainer.loss = spy
+    one_step(trainer)
+    assert all(torch.equal(targets, random_labels()) for _, targets in seen)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampling": "fair", "distill": True}, {"sampling": "uniform", "distill": True}]
+)
+def test_only_a_sandwich_distils(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="distill"):
+        Train(**options)
+
+
+def test_averaged_weights_of_a_supernet_are_what_is_shipped(tmp_path) -> None:
+    trainer = new_trainer("sandwich", ema_decay=0.5)
+    fit(trainer, FixedBatches(), tmp_path / "checkpoint.pt")
+    shipped = trainer.shipped()
+    assert isinstance(shipped, Supernet) and shipped is not trainer.model
+    last, averaged = trainer.model.state_dict(), shipped.state_dict()
+    assert any(not torch.equal(last[key], averaged[key]) for key in last)
+    again = new_trainer("sandwich", ema_decay=0.5)
+    fit(again, FixedBatches(), tmp_path / "checkpoint.pt")
+    assert_identical(again.shipped().state_dict(), averaged)
 
 
 def test_a_fair_step_moves_every_candidate_once_by_its_own_gradient() -> None:

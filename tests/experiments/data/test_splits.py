@@ -15,9 +15,17 @@ from PIL import Image
 from spaces import small_config, space_values
 
 from configs import Config, UserError
+from configs.schema import Data
 from experiments.data.augmentation import shift_and_mirror
 from experiments.data.preprocessing import channel_statistics
-from experiments.data.splits import Splits, describe, load_splits, stratified_split
+from experiments.data.sources.perturbed_digits import VERSIONS
+from experiments.data.splits import (
+    Splits,
+    describe,
+    find_source,
+    load_splits,
+    stratified_split,
+)
 from supernet import seed_everything
 
 CLASSES = ("cat", "dog", "owl", "yak")
@@ -633,3 +641,37 @@ def test_the_test_split_is_not_opened_unless_asked_for(tmp_path) -> None:
     assert splits.test is None and "test" not in splits.sizes
     numbers(splits.train.epoch(0), splits)
     assert str(tmp_path / "test.tar") in refusal(config_for(tmp_path), test=True)
+
+
+def test_versions_of_a_digit_are_never_in_two_splits() -> None:
+    space = {**space_values(), "input_size": 12}
+    config = small_config(space=space, data={"name": "perturbed_digits", "limit": 6000})
+    splits = load_splits(config, "cpu", test=True)
+    assert splits.test is not None
+    parts = {
+        "train": splits.train.indices,
+        "first": splits.halves[0].indices,
+        "second": splits.halves[1].indices,
+    }
+    digits = {name: set((indices // VERSIONS).tolist()) for name, indices in parts.items()}
+    for name, indices in parts.items():
+        assert len(indices) == VERSIONS * len(digits[name])  # all versions, or none
+    assert not digits["train"] & digits["first"] and not digits["train"] & digits["second"]
+    assert not digits["first"] & digits["second"]
+    first, second = splits.halves
+    assert len(first.indices) + len(second.indices) == splits.validation.images
+    # the test split's images are others too: no pixel for pixel equal one
+    seen = {images.numpy().tobytes() for batch, _ in splits.validation for images in batch}
+    tested = {images.numpy().tobytes() for batch, _ in splits.test for images in batch}
+    assert not seen & tested
+
+
+def test_perturbed_digits_are_the_same_at_every_reading() -> None:
+    first, second = (find_source("perturbed_digits")(Data(), "L").train for _ in range(2))
+    assert len(first.labels) == 4 * 1797
+    for index in (0, 1, 4001):
+        assert np.array_equal(first.read(index), second.read(index))
+        assert first.read(index).size == (12, 12)
+    versions = [np.asarray(first.read(index)) for index in range(VERSIONS)]
+    assert len({version.tobytes() for version in versions}) == VERSIONS
+    assert len(set(first.labels[:VERSIONS])) == 1
