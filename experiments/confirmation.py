@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from configs.errors import TooNoisy
 from experiments.reporting.verified import VerifiedNetwork
+from experiments.settings import verified_goal
 from search.trials import SearchResult, TrialRecord
 from search_space import Architecture
 
@@ -90,8 +91,10 @@ def confirm_verified(
         measure, store: As for `confirm_front`.
 
     Returns:
-        The result, and all networks with their second measurements.
+        The result, with the goal of networks that are trained alone, and all networks with their
+        second measurements.
     """
+    result = dataclasses.replace(result, goal=verified_goal(result.goal))
     goal, confirmed, noisy = result.goal, list[VerifiedNetwork](), 0
     for network in networks:
         if network.finished and not network.record.again:

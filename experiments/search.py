@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 from collections import Counter
@@ -39,7 +38,6 @@ from experiments.verified import Verified, predict_verified
 from experiments.workspace import Workspace
 from search import SearchProgress, SearchResult, TrialRecord, run_search
 from search.features import architecture_features
-from search.goal import Goal
 from search.halving import Entrant
 from search.layer_tables import layer_tables
 from search.problem import Features, Known
@@ -208,9 +206,8 @@ class PreparedSearch:
         plain = PlainNetworks(
             self.space, self.workspace.verified / "plain.json", self.evaluator.profile
         )
-        goal = verified_goal(result.goal)
         try:
-            plan = self._plan_verification(result, goal, plain)
+            plan = self._plan_verification(result, plain)
         except NothingToVerify as reason:
             console.print(f"Nothing is verified: {reason}.", highlight=False)
             return self._confirm(result, tracker), []
@@ -227,7 +224,6 @@ class PreparedSearch:
         networks = plan.train(on_trained)
         finished = sum(network.finished for network in networks)
         with self._measured_again("Verified networks", finished, tracker, plain) as store:
-            result = dataclasses.replace(result, goal=goal)
             result, networks = confirm_verified(result, networks, self.evaluator.again, store)
         if tracker is not None:
             for network in networks:
@@ -235,9 +231,7 @@ class PreparedSearch:
                     track_verified(tracker, network)
         return result, networks
 
-    def _plan_verification(
-        self, result: SearchResult, goal: Goal, plain: PlainNetworks
-    ) -> Verification:
+    def _plan_verification(self, result: SearchResult, plain: PlainNetworks) -> Verification:
         reading = reading_of(result.goal)
         if reading is None:
             raise NothingToVerify("accuracy is no objective")
@@ -254,7 +248,7 @@ class PreparedSearch:
         return plan_verification(
             self.config,
             self.workspace,
-            goal,
+            verified_goal(result.goal),
             candidates,
             macs=macs,
             supernet=self.study.context["supernet"],

@@ -74,9 +74,13 @@ def reading_of(goal: Goal) -> str | None:
 
 
 def verified_goal(goal: Goal) -> Goal:
-    """Return a goal in which an objective that only stands for another is that other one."""
+    """Return the goal of networks that are trained alone: what stands for another is that other.
+
+    A bound on the former says nothing of them.
+    """
     objectives = {meant_by(name): METRICS[meant_by(name)].direction for name in goal.objectives}
-    return Goal(objectives, goal.bounds)
+    bounds = {name: bound for name, bound in goal.bounds.items() if meant_by(name) == name}
+    return Goal(objectives, bounds)
 
 
 def meant_by(name: str) -> str:

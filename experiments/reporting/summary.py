@@ -65,12 +65,20 @@ def agreement(networks: Sequence[VerifiedNetwork], space: ChoiceSpace) -> str:
     if len(records) < 3:
         return ""
     verified = [record.metrics["accuracy"] for record in records]
-    inherited = [record.metrics[f"{INHERITED}accuracy"] for record in records]
-    layers = [sum(not space.is_skip(name) for name in r.architecture) for r in records]
-    by_inherited, by_layers = (_tau(values, verified) for values in (inherited, layers))
+    orders = {
+        f"inherited {describe_metric(name).label}": [
+            sign * record.metrics[f"{INHERITED}{name}"] for record in records
+        ]
+        for name, sign in (("accuracy", 1), ("cross_entropy", -1))
+        if all(f"{INHERITED}{name}" in record.metrics for record in records)
+    }
+    orders["number of layers"] = [
+        sum(not space.is_skip(name) for name in record.architecture) for record in records
+    ]
+    taus = ", ".join(f"{name} {_tau(values, verified)}" for name, values in orders.items())
     return (
         f"Order of the {len(records)} networks that were trained to the end, Kendall's tau with "
-        f"the verified accuracy: inherited accuracy {by_inherited}, number of layers {by_layers}."
+        f"the verified accuracy: {taus}."
     )
 
 

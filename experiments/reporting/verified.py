@@ -49,7 +49,8 @@ class VerifiedNetwork:
         """
         known = dict(self.record.measured_again().metrics)
         inherited = {f"{INHERITED}{name}": known[name] for name in READING if name in known}
-        for name in READING:
+        for name in READING:  # all that is known of them is inherited
+            known.pop(name, None)
             known.pop(f"{SEARCHED}{name}", None)
         trained = {k: v for k, v in self.trained.items() if k != "seconds"}
         return dataclasses.replace(self.record, metrics={**known, **inherited, **trained})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from experiments.reporting.verified import VerifiedNetwork
+from experiments.reporting.verified import READING, VerifiedNetwork
 from search import SearchProgress, TrialRecord
 from search.study import parameters_of
 
@@ -50,7 +50,7 @@ def track_training(
     """Log a training of a network that is being verified, as a step of its run."""
     choices, tags = parameters_of(record.architecture), {"state": "training", "plain": plain}
     with tracker.child(_verify_name(record), "verify", params=choices, tags=tags) as child:
-        costs = {k: v for k, v in record.metrics.items() if not k.startswith("accuracy")}
+        costs = {k: v for k, v in record.metrics.items() if k not in READING}
         child.metrics({**costs, **trained}, step=rung)
 
 

@@ -44,10 +44,7 @@ def test_families_are_the_operators_without_skip() -> None:
 def test_plain_networks_have_one_candidate_at_every_depth() -> None:
     space = two_involutions()
     found = plain_networks(space, "involution")
-    # the second layer of either stage keeps its shape, as the first of the first stage does
-    skippable = [i for i, layer in enumerate(space.layers) if "skip" in layer.candidates]
-    assert skippable == [0, 1, 3]
-    assert len(found) == len(set(found)) == 2 * 3 * 2  # candidates, depths of either stage
+    assert len(found) == len(set(found)) == 2 * (3 * 2 * 2 - 1)  # candidates; not all are skipped
     for architecture in found:
         space.validate(architecture)
         assert space.canonical(architecture) == architecture

@@ -39,7 +39,8 @@ def searched(noise: float, effect: float, images: float, start=()) -> SearchResu
 
 
 def candidates(result: SearchResult, plain: PlainNetworks):
-    return promising(SPACE, result, plain, reading="accuracy", macs=lambda a: 1e6 * len(a))
+    reading = next(iter(result.goal.objectives))
+    return promising(SPACE, result, plain, reading=reading, macs=lambda a: 1e6 * len(a))
 
 
 def test_a_noisy_front_does_not_end_what_may_be_the_most_accurate(tmp_path) -> None:
@@ -51,6 +52,21 @@ def test_a_noisy_front_does_not_end_what_may_be_the_most_accurate(tmp_path) -> N
     assert result.front == [lucky]
     slowest = max(record.metrics["latency_ms"] for record in result.trials)
     assert max(entrant.cost for entrant in candidates(result, plain)) > 0.9 * slowest
+
+
+def test_of_cross_entropies_the_lower_are_the_more_promising(tmp_path) -> None:
+    plain = PlainNetworks(SPACE, tmp_path / "plain.json", latency)
+    goal = Goal({"cross_entropy": "minimize", "latency_ms": "minimize"})
+    trials = [
+        TrialRecord(r.number, r.architecture, {**latency(r.architecture), "cross_entropy": 100 /
+                    r.metrics["accuracy"]}, "complete")
+        for r in searched(noise=0.1, effect=2.0, images=1e6).trials
+    ]  # fmt: skip
+    found = candidates(SearchResult(trials, goal.front(trials), goal, "small", None), plain)
+    tried = [entrant for entrant in found if entrant.architecture not in plain.architectures]
+    best = max(tried, key=lambda entrant: entrant.promise).architecture
+    lowest = min(trials, key=lambda record: record.metrics["cross_entropy"]).architecture
+    assert sum(map(NAMES.index, best)) >= sum(map(NAMES.index, lowest)) - 1
 
 
 def test_what_is_slower_than_the_best_and_surely_worse_is_left_out(tmp_path) -> None:

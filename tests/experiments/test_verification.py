@@ -207,7 +207,7 @@ def test_a_larger_budget_goes_on_from_what_was_trained(story: Story, monkeypatch
     )
     small, large = (
         dataclasses.replace(prepared, config=config_for(budget))._plan_verification(
-            as_searched, as_searched.goal, plain
+            as_searched, plain
         )
         for budget in (4.0, 40.0)
     )
@@ -306,6 +306,22 @@ def test_no_pick_is_dominated_by_a_verified_network(drawn, choice) -> None:
             assert not (faster and metrics["accuracy"] >= picked["accuracy"])
     unfinished = {n.record.architecture for n in networks if not n.finished}
     assert not unfinished & {member.architecture for member in result.front}
+
+
+def test_where_cross_entropy_was_searched_for_the_front_is_one_of_accuracy() -> None:
+    goal = Goal({"cross_entropy": "minimize", "latency_ms": "minimize"}, {"cross_entropy": 1.0})
+    read = {"cross_entropy": 0.9, "cross_entropy_deviation": 0.1}
+    networks = [verified(0, (90.0, 8.0)), verified(1, (80.0, 8.5))]
+    for network in networks:
+        network.record.metrics.update(read)
+    result = dataclasses.replace(result_of(networks), goal=goal)
+    again = {**read, "cross_entropy": 1.5, "latency_ms": 8.0, "accuracy": 40.0}
+    result, _ = confirm_verified(result, networks, lambda _: again, lambda _: None)
+    assert dict(result.goal.objectives) == {"accuracy": "maximize", "latency_ms": "minimize"}
+    (member,) = result.front
+    assert member.metrics["accuracy"] == 90.0 and "cross_entropy" not in member.metrics
+    assert member.metrics["inherited_cross_entropy"] == 1.5
+    assert not any(name.startswith("searched_cross") for name in member.metrics)
 
 
 def test_a_verified_network_over_its_bound_leaves_and_all_of_them_are_said() -> None:
