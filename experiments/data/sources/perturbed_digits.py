@@ -11,7 +11,7 @@ from configs.schema import Data
 from experiments.data.registry import Images, Source, register_source
 
 SIZE = 12  # pixels
-VERSIONS = 4  # of each of the 1,797 digits: 7,188 images
+VERSIONS = 3  # of each of the 1,797 digits: 5,391 images
 TURN, SLANT, SCALE, SHIFT = 0.6, 0.3, 0.25, 1.5  # at most: radians, shear, share, pixels
 NOISE = 0.2  # its deviation, of the range of a pixel
 
