@@ -2,6 +2,7 @@
 
     python benchmarks/supernet_rank.py --data ../shared/data              # hours; resumes
     python benchmarks/supernet_rank.py --data ../shared/data --variants fair sandwich
+    python benchmarks/supernet_rank.py --data ../shared/data --rungs      # see below
     python benchmarks/supernet_rank.py --quick                            # a smoke test
     python benchmarks/supernet_rank.py --table                            # the record as Markdown
 
@@ -14,6 +15,9 @@ are: a surrogate learns from them, from what is counted and scored of the archit
 the published accuracies of 20 of them, and is judged on the others (`search/fidelities.py`).
 
 Beside them what costs nothing: layers, FLOPs, NASWOT.
+
+`--rungs` asks what the first rung of a verification tells: some of these architectures are trained
+alone for a moment, from fresh weights and from those inherited from the first variant's supernet.
 """
 
 from __future__ import annotations
@@ -39,21 +43,24 @@ from scipy.stats import kendalltau
 
 from configs import Config, load_config
 from configs.atomic import write_atomically
-from evaluators.accuracy import read_all, read_by_batch
+from configs.schema import Retrain
+from evaluators.accuracy import Reading, read_all, read_by_batch
 from evaluators.calibration import recalibrate
 from experiments.data.splits import load_splits
+from experiments.stand_alone import train_alone
 from experiments.train import new_supernet, prepare_training
-from experiments.workspace import open_workspace
+from experiments.workspace import Workspace, open_workspace
 from search.fidelities import Fidelities, Readings
 from search.surrogate import Surrogate
-from search_space import Architecture
-from supernet import Supernet
+from search_space import Architecture, build_network
+from supernet import Supernet, seed_everything
 from supernet.checkpoint import load_checkpoint
 
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "docs" / "results" / "supernet_rank.json"
 DATA = HERE.parent.parent / "shared" / "data"
 NETWORKS, VERIFIED, DRAWS = 200, 20, 1000
+RUNG_NETWORKS, RUNG_IMAGES = 24, 4_500
 VALIDATION = 1000  # images from which accuracies are read
 IMAGES, PIXELS, PASSES = 18_000, 16, 216_000
 PATHS = {"uniform": 1, "fair": 3, "sandwich": 4}  # a step
@@ -62,9 +69,9 @@ Values = dict[str, dict[str, float]]
 
 EMA = 0.995  # averaged weights are read besides those of the last step
 VARIANTS: dict[str, dict[str, Any]] = {
-    "uniform": {"sampling": "uniform"},
     "fair, mean of losses": {"sampling": "fair", "ema_decay": EMA},
     "fair, sum of losses": {"sampling": "fair", "path_gradients": "sum"},
+    "uniform": {"sampling": "uniform"},
     "sandwich": {"sampling": "sandwich", "ema_decay": EMA},
     "sandwich, distilled": {"sampling": "sandwich", "distill": True, "ema_decay": EMA},
 }
@@ -117,18 +124,14 @@ def read(supernet: Supernet, config: Config, networks: int, calibration: int) ->
     for architecture in ranked(networks):
         network = supernet.extract(architecture)
         recalibrate(network, splits.calibration)
-        reading = read_all(read_by_batch(network, splits.validation))
-        key = "".join(architecture)
-        found["accuracy"][key] = round(reading.accuracy, 4)
-        found["cross entropy"][key] = round(-reading.cross_entropy, 6)
+        note(found, architecture, read_all(read_by_batch(network, splits.validation)))
     return found
 
 
 def train_and_read(name: str, data: Path, size: Size, work: Path) -> list[dict[str, Any]]:
     """Train a variant, and return what each way of reading it says."""
     config = configured(VARIANTS[name], data, size)
-    folder = "-".join([*re.findall(r"\w+", name), *map(str, dataclasses.astuple(size))])
-    workspace = open_workspace(config, work / folder)
+    workspace = workspace_of(name, size, config, work)
     started = time.monotonic()
     shipped = prepare_training(config, workspace).run()
     minutes = round((time.monotonic() - started) / 60, 1)
@@ -156,6 +159,63 @@ def train_and_read(name: str, data: Path, size: Size, work: Path) -> list[dict[s
                 }
             )
     return found
+
+
+def train_rungs(data: Path, size: Size, work: Path) -> list[dict[str, Any]]:
+    """Train the first `RUNG_NETWORKS` architectures alone, from either start, and read them."""
+    name = next(iter(VARIANTS))
+    config = configured(VARIANTS[name], data, size)
+    recipe = Retrain(
+        epochs=1,
+        batch_size=config.train.batch_size,
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+    )
+    config = dataclasses.replace(config, retrain=recipe)
+    supernet = prepare_training(config, workspace_of(name, size, config, work)).run()
+    splits = load_splits(config, "cpu")
+    train = dataclasses.replace(splits.train, indices=splits.train.indices[:RUNG_IMAGES])
+    found = []
+    for start in ("fresh", "inherited"):
+        values: Values = {"accuracy": {}, "cross entropy": {}}
+        began = time.monotonic()
+        for architecture in ranked(RUNG_NETWORKS):
+            seed_everything(0, 0)
+            if start == "fresh":
+                network = build_network(supernet.space, architecture)
+            else:
+                network = supernet.extract(architecture)
+            with tempfile.TemporaryDirectory() as folder:
+                shipped = train_alone(network, config, train, 0, Path(folder))
+            note(values, architecture, read_all(read_by_batch(shipped, splits.validation)))
+        found.append(
+            {
+                "variant": f"alone, from {start} weights",
+                **dataclasses.asdict(size),
+                "images": RUNG_IMAGES,
+                "epochs": 1,
+                "batch": recipe.batch_size,
+                "minutes": round((time.monotonic() - began) / 60, 1),
+                "threads": torch.get_num_threads(),
+                "reading": "",
+                "calibration": 0,
+                **values,
+            }
+        )
+    return found
+
+
+def workspace_of(name: str, size: Size, config: Config, work: Path) -> Workspace:
+    """Return the work directory of a variant."""
+    folder = "-".join([*re.findall(r"\w+", name), *map(str, dataclasses.astuple(size))])
+    return open_workspace(config, work / folder)
+
+
+def note(values: Values, architecture: Architecture, reading: Reading) -> None:
+    """Write down what was read of an architecture: the higher, the better."""
+    key = "".join(architecture)
+    values["accuracy"][key] = round(reading.accuracy, 4)
+    values["cross entropy"][key] = round(-reading.cross_entropy, 6)
 
 
 def judge(values: Mapping[str, float]) -> tuple[float, tuple[float, float]]:
@@ -246,6 +306,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=NETWORKS, help="architectures to read")
     parser.add_argument("--work", type=Path, default=Path("runs/supernet_rank"))
     parser.add_argument("--quick", action="store_true", help="a smoke test; writes no record")
+    parser.add_argument("--rungs", action="store_true", help="short trainings alone")
     parser.add_argument("--table", action="store_true", help="print the record")
     arguments = parser.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else []
@@ -258,6 +319,10 @@ def main() -> None:
             size = Size(900, 8, 3600, 24)
             found = train_and_read("sandwich, distilled", arguments.data, size, Path(work))
         Console(width=120).print(table(found, arguments.data))
+        return
+    if arguments.rungs:
+        record += train_rungs(arguments.data, size, arguments.work)
+        write_atomically(RECORD, json.dumps(record))
         return
     for name in arguments.variants:
         wanted = {"variant": name, **dataclasses.asdict(size)}.items()

@@ -44,7 +44,8 @@ def plot_verified_front(
                         (below, "with inherited weights")):  # fmt: skip
         style_axes(axes, x, Y)
         axes.set_title(title, fontsize=9, loc="left")
-        axes.legend(frameon=False, fontsize=9, loc="best")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, loc="lower right")
         if x in result.goal.bounds:
             axes.axvline(result.goal.bounds[x], color="#555555", lw=1, ls=(0, (4, 3)))
     above.set_xlabel("")

@@ -93,3 +93,45 @@ def changed(before: dict[str, torch.Tensor], model: nn.Module) -> set[str]:
     """Names of the parameters and buffers that aren't the same bit for bit."""
     now = model.state_dict()
     return {key for key, value in before.items() if not torch.equal(value, now[key])}
+
+
+def proxyless_space() -> SearchSpace:
+    """A small ProxylessNAS (https://arxiv.org/abs/1812.00332): six inverted residuals, or none."""
+    kernels_and_expansions = [(k, e) for k in (3, 5, 7) for e in (3, 6)]
+    candidates: dict[str, dict[str, Any]] = {
+        f"mb{e}_{k}": {"operator": "inverted_residual", "kernel_size": k, "expansion": e}
+        for k, e in kernels_and_expansions
+    }
+    stages = [
+        {"width": 24, "depth": 3, "stride": 2, "block": "none"},
+        {"width": 40, "depth": 3, "stride": 2, "block": "none"},
+    ]
+    values = {
+        "input_size": 16,
+        "stem": {"width": 16},
+        "head_width": 64,
+        "candidates": {**candidates, "skip": {"operator": "skip"}},
+        "stages": stages,
+    }
+    return SearchSpace.from_dict({"space": values})
+
+
+def rednet_space() -> SearchSpace:
+    """A small RedNet (https://arxiv.org/abs/2103.06255), hybrid with convolution, of any depth."""
+    candidates = {
+        "conv3": {"operator": "convolution"},
+        "narrow3": {"operator": "convolution", "width": 0.5},
+        "inv7": {"operator": "involution", "kernel_size": 7},
+        "skip": {"operator": "skip"},
+    }
+    stages = [
+        {"width": 64, "depth": 2, "stride": 1},
+        {"width": 128, "depth": 2, "stride": 2},
+    ]
+    values = {
+        "input_size": 32,
+        "stem": {"width": 16, "stride": 4, "kind": "rednet"},
+        "candidates": candidates,
+        "stages": stages,
+    }
+    return SearchSpace.from_dict({"space": values})

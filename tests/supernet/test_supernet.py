@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 from spaces import (
     CANDIDATES,
     changed,
+    proxyless_space,
     random_images,
     random_labels,
     randomize_norms,
+    rednet_space,
     small_space,
     space_values,
     state_of,
@@ -20,10 +24,19 @@ from spaces import (
 from torch.nn import functional as F
 
 from configs import UserError
+from evaluators import count_macs, count_params
 from evaluators.accuracy import inherited_accuracy
 from search_space import SearchSpace, build_network
 from supernet import Supernet
 from supernet.checkpoint import load_weights, save_weights
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT.parent / "shared" / "data" / "nas-bench-macro_cifar10.json"
+
+
+def macro_space() -> SearchSpace:
+    return SearchSpace.from_yaml(ROOT / "benchmarks" / "nas_bench_macro.yaml")
+
 
 MORE = {
     "conv5d": {"operator": "convolution", "kernel_size": 5, "dilation": 2, "groups": 4},
@@ -232,6 +245,29 @@ def test_a_whole_layer_as_a_candidate() -> None:
     assert not [key for key in supernet.state_dict() if ".block." in key]
     skipped = {key.split(".")[1] for key in supernet.state_dict() if ".skipped." in key}
     assert skipped == {"2"}  # the only layer that changes the shape
+
+
+@pytest.mark.parametrize("build", [proxyless_space, rednet_space, macro_space])
+def test_published_spaces_extract_to_their_networks(build) -> None:
+    space = build()
+    supernet, rng = random_supernet(space), np.random.default_rng(0)
+    images = random_images(2, channels=3, size=space.input_size)
+    for architecture in (("skip",) * len(space.layers), *(space.sample(rng) for _ in range(6))):
+        architecture = tuple(
+            name if name in layer.candidates else layer.candidates[0]
+            for layer, name in zip(space.layers, architecture)
+        )
+        network = supernet.extract(architecture)
+        torch.testing.assert_close(network(images), supernet(images, architecture))
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the table of NAS-Bench-Macro is not there")
+@pytest.mark.parametrize("key", ["00000000", "02012100", "22222222"])
+def test_the_space_of_nas_bench_macro_has_the_published_networks(key: str) -> None:
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))[key]
+    network = build_network(macro_space(), tuple(key))
+    assert count_params(network) == published["params"]
+    assert count_macs(network, (1, 3, 32, 32)) == published["flops"]
 
 
 @pytest.mark.parametrize(
