@@ -15,7 +15,7 @@ from configs.atomic import write_atomically
 from configs.errors import TooNoisy
 from evaluators import shared_device
 from evaluators.cascade import measure_in_order
-from evaluators.metrics import METRICS, Subject
+from evaluators.metrics import METRICS, Subject, describe_metric
 from experiments.console import step_progress
 from experiments.data.splits import Splits
 from experiments.devices import resolve_device
@@ -175,9 +175,8 @@ def _surrogate(scores: Scores, notes: list[str]) -> Predictor:
             for each in drawn:
                 scores(name, each)
             read = {each: scores.values(each) for each in drawn}
-        notes.append(
-            f"the surrogate learnt from {name} with inherited weights of {len(read)} {origin}"
-        )
+        label = describe_metric(name).label
+        notes.append(f"the surrogate learnt from the inherited {label} of {len(read)} {origin}")
         tables = layer_tables(space, lambda each: {count: scores(count, each) for count in COUNTS})
         free = {each: functools.partial(scores, each) for each in config.search.features}
         features = architecture_features(space, tables, free, seed=config.seed)

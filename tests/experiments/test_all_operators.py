@@ -106,7 +106,8 @@ def test_searched_and_retrained(tmp_path, monkeypatch) -> None:
         "all_operators",
         ["train.epochs=1", "data.limit=256", "evaluate.calibration_images=64", "search.trials=12",
          "search.workers=1", "search.profile_samples=2", "latency.repeats=6",
-         "latency.max_spread=10", "retrain.epochs=2", "search.verify=false"],
+         "latency.max_spread=10", "retrain.epochs=2", "search.verify=false",
+         "search.sampler=random"],
     )  # fmt: skip
     with ray_session(None, workers=1, cpus_per_worker=1, gpus_per_worker=0):
         winner, baseline = run_pipeline(tiny)

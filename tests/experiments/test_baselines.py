@@ -211,10 +211,9 @@ def test_the_page_has_all_that_was_run_and_says_what_is_missing(story: Story) ->
         assert f"| {row['network']} | {row['kind']} |" in page
     assert "evolute retrain small.yaml --architecture pick.yaml" in page
     assert page.count("evolute retrain small.yaml") == 1  # though it was run twice
-    front = (story.workspace.report / "front.csv").read_text().splitlines()[1:]
-    for line in front:
-        choices = next(cell for cell in line.split(",") if "conv3 " in cell or "inv3 " in cell)
-        assert f"| {choices} |" in page
+    with (story.workspace.report / "front.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            assert f"| {row['architecture']} |" in page
     for layer in range(len(PICK)):
         assert page.count(f"| {layer} (stage") == 2  # where it was chosen, and what it brought
     assert f"| search, trials | {TRIALS} |" in page

@@ -16,7 +16,7 @@ from evaluators.accuracy import recalibrate
 from search_space import build_network
 from supernet import Supernet, Trainer, fair_paths, fit, seed_everything, uniform_paths
 
-RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
+RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
 CANDIDATES = ("conv3", "inv3", "skip")
 Batch = tuple[Tensor, Tensor]
 
