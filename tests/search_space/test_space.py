@@ -75,16 +75,16 @@ def test_layers_of_a_space() -> None:
 
 @pytest.mark.parametrize("block", ["bottleneck", "inverted_residual", "ghost_residual"])
 @pytest.mark.parametrize(("width", "stride"), [(16, 2), (24, 1), (24, 2)])
-def test_a_skipped_layer_that_changes_the_shape_is_its_shortcut(
+def test_a_skuped_layer_that_changes_the_shape_is_its_shortcut(
     block: str, width: int, stride: int
 ) -> None:
     stage = {"width": width, "depth": 1, "stride": stride, "block": block, "expansion": 2}
     space = small_space(candidates=("conv3", "skip"), stages=[stage])
     network = build_network(space, ("skip",)).eval()
-    (skipped,) = network.blocks
+    (skuped,) = network.blocks
     size = 8 // stride
-    assert skipped(torch.rand(2, 16, 8, 8)).shape == (2, width, size, size)
-    weights = sum(parameter.numel() for parameter in skipped.parameters())
+    assert skuped(torch.rand(2, 16, 8, 8)).shape == (2, width, size, size)
+    weights = sum(parameter.numel() for parameter in skuped.parameters())
     assert weights == (0 if width == 16 else 16 * width + 2 * width)  # 1x1 convolution and norm
 
 
@@ -192,7 +192,7 @@ def test_a_space_of_one_architecture() -> None:
     [
         (("conv3", "inv3", "conv3"), "4 names are needed"),
         ("conv", "4 names are needed"),
-        (("conv3", "inv3", "skipp", "skip"), "layer 2: 'skipp' is not a candidate"),
+        (("conv3", "inv3", "skup", "skip"), "layer 2: 'skup' is not a candidate"),
         (("conv3", "inv33", "conv3", "skip"), "layer 1: 'inv33' .* mean 'inv3'"),
         (("conv3", 3, "conv3", "skip"), "layer 1: 3 is not a candidate"),
     ],
