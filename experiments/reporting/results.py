@@ -10,7 +10,7 @@ from evaluators.metrics import describe_metric
 from experiments.reporting.baselines import Trained, shown
 from experiments.reporting.figures import new_figure, save_figure, style_axes
 from experiments.reporting.plots import FRONT, OTHER
-from search.trials import TrialRecord
+from search.trials import INHERITED, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,9 @@ def _draw_search(
             fmt="o", color=FRONT, markersize=5, linewidth=1.2, label=f"front ({len(known)})",
         )  # fmt: skip
     style_axes(axes, cost, "accuracy")
-    title = "as searched, on validation images; bars: standard error"
+    verified = any(f"{INHERITED}accuracy" in record.metrics for record in known)
+    what = "front trained alone, trials with inherited weights" if verified else "as searched"
+    title = f"{what}, on validation images; bars: standard error"
     axes.set_title(title, fontsize=9, loc="left")
     axes.legend(frameon=False, fontsize=8.5, loc="best")
 
