@@ -377,7 +377,11 @@ def test_the_ui_answers_on_loopback_and_a_signal_ends_it(finished, ending):
     directory, run_id = finished
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code = "import sys; from experiments.ui import open_ui; open_ui(*sys.argv[1:2], port=%d)"
+        code = (
+            "import signal, sys; from experiments.ui import open_ui; "
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests in the background
+            "open_ui(*sys.argv[1:2], port=%d)"
+        )
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", code % port, str(directory)],
             stdout=subprocess.PIPE,
