@@ -44,7 +44,7 @@ def _write(name: str, title: str, data: Any, path: Path) -> Path:
         "TITLE": html.escape(title),
         "STYLE": _template("front.css"),
         "DATA": _script_safe(data),
-        "SCRIPT": _template(f"{name}.js"),
+        "SCRIPT": _template("strip.js") + _template(f"{name}.js"),
     }
     # In one pass: what is put in is never searched for placeholders itself.
     page = re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _template(f"{name}.html"))

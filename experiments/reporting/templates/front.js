@@ -22,18 +22,6 @@ function show(number) {
     if (Math.abs(number) >= from) return (number / size).toPrecision(3) + unit;
   return String(Number(number.toPrecision(4)));
 }
-function strip(trial) {
-  const made = element("div", undefined, {class: "strip"});
-  trial.architecture.forEach((name, layer) => {
-    const cell = element("span", name);
-    const [fill, ink] = data.colours[name] || ["#888888", "#ffffff"];
-    cell.style.background = fill;
-    cell.style.color = ink;
-    if (layer && data.stages[layer] !== data.stages[layer - 1]) cell.className = "stage";
-    made.append(cell);
-  });
-  return made;
-}
 function ticks(low, high) {
   const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map(f => f * power).find(s => s >= rough), made = [];

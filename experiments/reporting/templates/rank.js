@@ -18,19 +18,6 @@ function judged(label, how) {
   const interval = low === null ? "–" : `${fixed(low)} to ${fixed(high)}`;
   return row("td", [label, fixed(how.tau), interval, ...data.tops.map(k => fixed(how.regrets[k]))]);
 }
-function strip(network) {
-  const made = element("div");
-  made.className = "strip";
-  network.architecture.forEach((name, layer) => {
-    const cell = element("span", name);
-    const [fill, ink] = data.colours[name] || ["#888888", "#ffffff"];
-    cell.style.background = fill;
-    cell.style.color = ink;
-    if (layer && data.stages[layer] !== data.stages[layer - 1]) cell.className = "stage";
-    made.append(cell);
-  });
-  return made;
-}
 const names = Object.keys(data.predictors);
 byId("summary").textContent = data.summary + ".";
 byId("explanation").textContent = data.explanation;
