@@ -1,8 +1,8 @@
-# Two commands for a fresh clone: `make demo` and `make test`. PYTHON chooses the interpreter.
+# Commands for a fresh clone: `make demo`, `make test`, and `make docs` for the site. PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/installed
 	$(BIN)/evolute run quickstart
@@ -15,10 +15,17 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[export,dev]"
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import importlib.util
 import json
 from pathlib import Path
 
@@ -26,7 +27,8 @@ import evolute
 from configs.atomic import write_atomically
 
 console = Console(width=100)
-RUNTIMES = ("eager", "onnxruntime")
+OTHERS = ("openvino",) if importlib.util.find_spec("openvino") else ()
+RUNTIMES = ("eager", "onnxruntime", *OTHERS)
 
 
 def draw(space: evolute.SearchSpace, count: int) -> list[evolute.Architecture]:

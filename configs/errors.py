@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from configs.secrets import redact
+
 
 class UserError(ValueError):
     """Something the user can correct: the message names the key, the value and what would be right.
 
     The command line prints the message alone and exits with code 2; ``--debug`` shows the trace.
+    Passwords and the like are left out of the message.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class TooNoisy(RuntimeError):

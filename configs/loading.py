@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -14,6 +15,7 @@ import yaml
 
 from configs.errors import UserError
 from configs.schema import Config
+from configs.secrets import remember
 from configs.suggestions import did_you_mean
 
 PRESETS = Path(__file__).parent
@@ -58,6 +60,9 @@ def load_config(
     values = read_yaml(path)
     for override in overrides:
         _apply_override(values, override)
+    for section, key in (("tracking", "uri"), ("search", "storage")):
+        with contextlib.suppress(TypeError, KeyError):  # no such key, or another thing there
+            remember(str(values[section][key]))
     config = check_config(values, path)
     plugins = tuple(
         os.fspath(candidate if (candidate := path.parent / plugin).exists() else Path(plugin))
@@ -77,10 +82,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-99-99, [[[[...
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {_problem(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and where; without the text itself, which may be a password's line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
 
 
 def check_config(values: dict[str, Any], path: Path | None = None) -> Config:
@@ -135,7 +147,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from None
+        raise UserError(f"--set {override!r}: not a YAML value: {_problem(error)}") from None
     *parents, last = key.split(".")
     section: Any = values
     for parent in parents:
@@ -178,10 +190,13 @@ def _explain(problem: Any, path: Path | None) -> str:
 def _known_keys(parents: list[Any]) -> list[str]:
     """Field names of the section at a path of keys."""
     section: Any = Config
+    named = False  # whether the next key is a name that the user chose
     for parent in parents:
-        if isinstance(parent, int):
+        if isinstance(parent, int) or named:
+            named = False
             continue
         section = typing.get_type_hints(section).get(parent)
+        named = typing.get_origin(section) is dict
         arguments = [a for a in typing.get_args(section) if dataclasses.is_dataclass(a)]
         section = arguments[0] if arguments else section
         if not dataclasses.is_dataclass(section):

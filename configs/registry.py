@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -89,8 +90,48 @@ _PLUGIN = "evolute_plugin_"  # what the names of plugins' modules begin with
 
 
 def loaded_plugins() -> list[str]:
-    """Return the plugin files that this process has run, so that another can run them too."""
-    return [str(m.__file__) for name, m in sys.modules.items() if name.startswith(_PLUGIN)]
+    """Return the plugin files that this process has run, so that another can run them too.
+
+    Without those that are gone since.
+    """
+    files = (str(m.__file__) for name, m in sys.modules.items() if name.startswith(_PLUGIN))
+    return [file for file in files if Path(file).is_file()]
+
+
+def plugins_of_architecture(
+    named: Any, folder: Path, listed: Iterable[str | os.PathLike[str]]
+) -> list[Path]:
+    """Return the plugins that an architecture's file names, if their code may be run.
+
+    A file from elsewhere must not choose what is run here: its plugins lie in its own folder, once
+    links are followed, or were listed by the user. A listed file of the same name is taken for one
+    that does not lie there.
+
+    Args:
+        named: What the file has under ``plugins``.
+        listed: Files that the user trusts.
+
+    Raises:
+        UserError: A plugin lies elsewhere; the message says where, and how to allow it.
+    """
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UserError(f"plugins: {named!r} is not possible; a list of files is needed")
+    home, trusted = folder.resolve(), [Path(file).resolve() for file in listed]
+    plugins = []
+    for name in named:
+        file = (folder / name).resolve()
+        meant = [each for each in trusted if each == file or each.name == Path(name).name]
+        if file.is_relative_to(home) and file.is_file():
+            plugins.append(folder / name)
+        elif meant:
+            plugins.append(file if file in meant else meant[0])
+        else:
+            raise UserError(
+                f"plugins: {name!r} is not a file of the architecture's own folder (it is {file}), "
+                f"and its code would run here. If you trust it: --plugin {file}, or "
+                f"plugins=[{str(file)!r}] in Python"
+            )
+    return plugins
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:

@@ -26,16 +26,19 @@ class Data:
     that timm knows, such as `torch/cifar10` or `hfds/...`."""
     root: str = ""
     """For `images`: a folder or tar of class folders, or a folder that holds `train` and `test`
-    (or `val`), each a folder or a tar. For timm's data sets: where they are stored."""
+    (or `val`), each a folder or a tar. For timm's data sets: where they are stored. The side of a
+    split on which a file of `images` is depends on its path below the root: see docs/images.md."""
     split_seed: int = 0
     """Seed of the splits and of `limit`; `seed` plays no part, so that all runs share one test
     and one validation split."""
     validation_fraction: float = 0.2
-    """Share of the training images held out, stratified, for the search."""
+    """Share of the training images held out for the search: of every class alike or, of files,
+    each with this probability, and at least one of every class."""
     test_fraction: float = 0.2
     """Share held out as test split where the data has no test split of its own."""
     limit: int = 0
-    """The largest number of training images (stratified); 0 means all."""
+    """The largest number of training images (stratified); 0 means all. Of files, one more takes the
+    place of at most one of each class."""
     crop_padding: int = 0
     """Random crops after padding by this number of pixels."""
     crop_scale: float = 1.0
@@ -186,10 +189,11 @@ class Search:
     """Which architecture to try next: `surrogate`, `evolution` (the choice for more than 2,000
     trials), `nsga2`, `tpe`, `random`, or a registered one."""
     objectives: dict[str, Literal["maximize", "minimize"]] = field(
-        default_factory=lambda: {"accuracy": "maximize", "latency_ms": "minimize"}
+        default_factory=lambda: {"cross_entropy": "minimize", "latency_ms": "minimize"}
     )
-    """Metric -> direction: `accuracy`, `latency_ms`, `params`, `macs`, `memory_mb`, or a registered
-    one."""
+    """Metric -> direction: `cross_entropy` (orders inherited weights better than `accuracy`),
+    `accuracy`, `latency_ms`, `latency_ms@TARGET` (see `targets`), `params`, `macs`, `memory_mb`, or
+    a registered one."""
     constraints: dict[str, float] = field(default_factory=dict)
     """Metric -> upper bound (latency in ms, MACs per image). To change objectives, constraints or
     the sampler of a study that has begun, begin another one: `evolute search --study NAME`."""
@@ -207,17 +211,22 @@ class Search:
     """Train the most promising architectures and the plain networks alone after the trials, see
     `verify`: the front that is reported is then that of their accuracies. Without it, it is that of
     accuracies with inherited weights, which order architectures only roughly."""
-    workers: int = 1
+    workers: int | Literal["auto"] = 1
     """Evaluations at a time; each worker owns its share of the machine. 0 evaluates in the
-    process of the search, without Ray."""
+    process of the search, without Ray; `auto` takes all that Ray has room for, also of machines
+    that join a cluster during the search."""
     cpus_per_worker: float = 1
     """CPU cores that a worker reserves."""
     gpus_per_worker: float = 0
     """GPUs that a worker reserves; whole ones, or timings disturb each other."""
+    timeout_s: float = 3600
+    """Seconds after which an evaluation that is not done counts as failed, and its process is
+    ended; 0 waits for ever."""
     address: str = ""
     """An existing Ray cluster, such as `auto` or `ray://host:10001`; empty starts one here."""
     storage: str = ""
-    """Optuna storage URL; empty is an SQLite file in the work directory. Its studies are called as
+    """Optuna storage URL; empty is an SQLite file in the work directory. A password is never kept,
+    see docs/secrets.md. Its studies are called as
     the configuration, and NAME/STUDY those of `--study`."""
     profile_samples: int = 8
     """Architectures measured before the search, to refuse an impossible constraint."""
@@ -225,8 +234,10 @@ class Search:
     def __post_init__(self) -> None:
         for key in ("trials", "profile_samples"):
             require(self, key, getattr(self, key) > 0, "a positive number is needed")
-        for key in ("workers", "cpus_per_worker", "gpus_per_worker"):
+        for key in ("cpus_per_worker", "gpus_per_worker", "timeout_s"):
             require(self, key, getattr(self, key) >= 0, "0 or a positive number is needed")
+        known = self.workers == "auto" or self.workers >= 0
+        require(self, "workers", known, "0, a positive number or `auto` is needed")
         require(self, "objectives", len(self.objectives) > 0, "at least one objective is needed")
 
 
@@ -242,9 +253,13 @@ class Verify:
     start: Literal["inherited", "fresh"] = "inherited"
     """The weights that the first training of an architecture begins with: the supernet's, or random
     ones. The recipe is `retrain` with fewer epochs."""
+    learning_rate: float = 0.2
+    """The learning rate of a training that begins with trained weights, as a share of
+    `retrain.learning_rate`: the whole of it would shake what these know (docs/ranking.md)."""
 
     def __post_init__(self) -> None:
         require(self, "budget", 0 < self.budget <= 1000, "a number from above 0 to 1000 is needed")
+        require(self, "learning_rate", 0 < self.learning_rate <= 1, "a share in (0, 1] is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +269,8 @@ class Tracking:
     __pydantic_config__ = STRICT
 
     uri: str = ""
-    """Tracking URI; empty is an SQLite file and a folder in the work directory."""
+    """Tracking URI; empty is an SQLite file and a folder in the work directory. Passwords and
+    tokens are never kept: give them in the environment (docs/secrets.md)."""
     experiment: str = "evolute"
     """MLflow experiment, one per project."""
     model_name: str = ""
@@ -265,8 +281,9 @@ class Tracking:
             require(self, key, getattr(self, key).isprintable(), "printable characters are needed")
         named = self.experiment == self.experiment.strip() != ""
         require(self, "experiment", named, "a name is needed, without spaces around it")
-        valid = not set(self.model_name) & set("/:")
-        require(self, "model_name", valid, "MLflow takes neither `/` nor `:` in it")
+        valid = re.fullmatch(r"[\w.\- ]*", self.model_name) is not None
+        right = "letters, digits, `_`, `-`, `.` and spaces are needed, in MLflow's registry"
+        require(self, "model_name", valid, right)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +310,9 @@ class Config:
     """Accuracy with inherited weights."""
     latency: LatencySettings = field(default_factory=LatencySettings)
     """What is timed."""
+    targets: dict[str, LatencySettings] = field(default_factory=dict)
+    """Further devices that matter, NAME -> keys as those of `latency`, each with its own defaults.
+    The metric `latency_ms@NAME` is the latency there: an objective or a bound like any other."""
     search: Search = field(default_factory=Search)
     """The search."""
     verify: Verify = field(default_factory=Verify)
@@ -313,6 +333,16 @@ class Config:
                 f"data.crop_padding: {self.data.crop_padding} is not possible; choose at most "
                 f"{self.space.input_size // 2}, half of space.input_size"
             )
+        for name in self.targets:
+            valid = re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name) is not None
+            require(self, "targets", valid, "a name is letters, digits, `_` and `-`")
+        timed = {"latency": self.latency, **{f"targets.{n}": t for n, t in self.targets.items()}}
+        for key, settings in timed.items():
+            if settings.resource and self.search.workers == 0:
+                raise UserError(
+                    f"{key}.resource: {settings.resource!r} is a resource of a Ray cluster; "
+                    "search.workers 0 searches without Ray. Choose 1 or more, or `auto`"
+                )
         valid = re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", self.device) is not None
         require(self, "device", valid, "choose auto, cpu, cuda or cuda:N")
         valid = all(plugin and plugin.isprintable() for plugin in self.plugins)

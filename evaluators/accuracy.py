@@ -112,7 +112,7 @@ def too_few_images(images: int) -> str:
     if error <= PRECISE:
         return ""
     return (
-        f"An accuracy is read from {images} images: its standard error is {error:.1f} points at "
+        f"An accuracy is read from {images} images: its standard error is {error:.2f} points at "
         f"50 %, more than {PRECISE}; a larger data.validation_fraction makes it smaller."
     )
 

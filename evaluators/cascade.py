@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from configs.errors import Stopped
 from evaluators.device_lock import shared_device
-from evaluators.metrics import METRICS, TIMED, Metric, Subject
+from evaluators.metrics import METRICS, TIMED, Metric, Subject, metrics_among
 
 
 def in_order(names: Iterable[str]) -> list[Metric]:
@@ -19,8 +19,7 @@ def in_order(names: Iterable[str]) -> list[Metric]:
     Raises:
         UserError: A name is not registered.
     """
-    wanted = {METRICS[name].name for name in names}
-    registered = (METRICS[name] for name in METRICS if name in wanted)
+    registered = metrics_among(METRICS[name].name for name in names)
     return sorted(registered, key=lambda metric: (metric.effort, metric.race is not None))
 
 
@@ -64,7 +63,9 @@ def measure_in_order(
             continue
         timed = metric.effort == TIMED
         name, to_reach = rival(metric.name, values) or ("", None)
-        with contextlib.nullcontext() if timed else shared_device(subject.device):
+        with contextlib.ExitStack() as held:
+            for device in () if timed else (subject.device, *subject.timed_devices):
+                held.enter_context(shared_device(device))
             try:
                 values |= metric.values(subject, to_reach)
             except Stopped as stop:

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import torch
+
+from configs.errors import TooNoisy
+from configs.holders import lock_holders
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock; measure on an idle machine there
     fcntl = None  # type: ignore[assignment]
+
+NOTICE_S = 30.0  # after which someone who waits says so
+LIMIT_S = 900.0  # after which it gives up: nobody holds a device for as long as that
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.0005, 0.02  # between two tries
+
+logger = logging.getLogger("evolute.device")
 
 
 @contextlib.contextmanager
@@ -29,6 +41,7 @@ def exclusive_device(device: str | torch.device) -> Iterator[None]:
     May be nested in itself.
 
     Raises:
+        TooNoisy: Another process holds it for a quarter of an hour.
         RuntimeError: Inside ``shared_device`` of the same thread: it would wait for itself.
     """
     with _hold(torch.device(device), exclusive=True):
@@ -37,7 +50,11 @@ def exclusive_device(device: str | torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared_device(device: str | torch.device) -> Iterator[None]:
-    """Hold the device together with others while computing anything that is not timed."""
+    """Hold the device together with others while computing anything that is not timed.
+
+    Raises:
+        TooNoisy: Another process holds it alone for a quarter of an hour.
+    """
     device = torch.device(device)
     with _hold(device, exclusive=False):
         yield
@@ -90,9 +107,9 @@ def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
         return
     folder = host_folder()
     with open(folder / f"{name}.turnstile", "a") as turnstile, open(folder / name, "a") as room:
-        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        _lock(turnstile, fcntl.LOCK_EX, name)
         try:
-            fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            _lock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, name)
         finally:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
         try:
@@ -100,6 +117,36 @@ def _file_lock(name: str, exclusive: bool) -> Iterator[None]:
         finally:
             # Not left to close(): a child forked meanwhile holds a copy of the open file.
             fcntl.flock(room, fcntl.LOCK_UN)
+
+
+def _lock(file: IO[str], mode: int, name: str) -> None:
+    """Wait for a lock, and say so when it takes long.
+
+    It is asked for again and again, because a process that sleeps in flock would neither speak nor
+    hear a signal that is only noted.
+
+    Raises:
+        TooNoisy: It could not be had within `LIMIT_S`.
+    """
+    begun, pause, told = time.monotonic(), SHORTEST_PAUSE_S, False
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+            return
+        waited = time.monotonic() - begun
+        if waited > LIMIT_S:
+            holders = lock_holders(Path(file.name))
+            raise TooNoisy(f"the device {name!r} was held by {holders} for {LIMIT_S:.0f} s")
+        if waited > NOTICE_S and not told:
+            told = True
+            logger.warning(
+                "Waiting for the device %r, which is held by %s; for %.0f s at most",
+                name,
+                lock_holders(Path(file.name)),
+                LIMIT_S,
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def _lock_name(device: torch.device) -> str:

@@ -34,7 +34,7 @@ from evaluators.threads import torch_threads
 BLOCKS = 60
 LEAST_BLOCKS = 12  # before a measurement may be precise: of fewer, the error itself is not known
 BLOCK_MS = 8.0
-MAX_DRIFT = 0.10  # a block is rejected if the reference moved more than this across it
+DRIFT_SHARE = 0.5  # of max_spread, that the reference may move across a block that counts
 REFERENCE_CALLS = 5  # at least, in a block: the median of fewer is itself noisy
 WARM_UP_CALLS = 10
 WARM_UP_MS = 1000.0
@@ -89,9 +89,9 @@ def measure_latency(
     An attempt counts at least ``settings.repeats`` calls, in up to 60 blocks of at least 8 ms:
     about a second for networks of some milliseconds. It ends sooner, after 12 blocks at the
     soonest, once the standard error of the median is below ``settings.precision``: that of the
-    median of the blocks' medians, were these normal and independent. An attempt is discarded if
-    more than half of its blocks saw the reference drift by more than 10 % or if the spread
-    (interquartile range / median) of its corrected calls exceeds ``settings.max_spread``. After a
+    median of the blocks' medians, were these normal and independent. An attempt is discarded if the
+    spread (interquartile range / median) of its corrected calls exceeds ``settings.max_spread``, or
+    if the reference drifted by more than half of that across more than half of its blocks. After a
     growing pause the next one follows.
 
     Args:
@@ -221,16 +221,17 @@ def measure_interleaved(
     reference_calls = max(REFERENCE_CALLS, round(BLOCK_MS / _warm_up(reference)))
     units = [statistics.median(_block(reference, reference_calls))]
     times: list[list[float]] = []
+    max_drift = DRIFT_SHARE * max_spread
     kept: list[tuple[list[float], float]] = []  # blocks, and the reference's time around each
     while len(times) < blocks and not (len(kept) >= LEAST_BLOCKS and _error(kept) < precision):
         times.append(_block(network, calls))
         units.append(statistics.median(_block(reference, reference_calls)))
         before, after = units[-2:]
-        if abs(after - before) <= MAX_DRIFT * (before + after) / 2:
+        if abs(after - before) <= max_drift * (before + after) / 2:
             kept.append((times[-1], (before + after) / 2))
     if len(kept) < len(times) / 2:
         raise TooNoisy(
-            f"the reference network drifted by more than {MAX_DRIFT:.0%} across "
+            f"the reference network drifted by more than {max_drift:.0%} across "
             f"{len(times) - len(kept)} of {len(times)} blocks"
         )
     ratios = [milliseconds / unit for block, unit in kept for milliseconds in block]

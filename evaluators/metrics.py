@@ -13,9 +13,10 @@ names the file under ``plugins:`` and searches for ``energy_mj`` like for any ot
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,10 +26,11 @@ from torch import nn
 from configs.errors import Stopped, UserError
 from configs.latency import LatencySettings
 from configs.registry import Registry
+from configs.suggestions import did_you_mean
 from evaluators.accuracy import Reading, accuracy_error, read_all, read_by_batch
 from evaluators.calibration import SizedBatches, recalibrate
 from evaluators.complexity import count_macs, count_params, peak_memory_mb
-from evaluators.latency import measure_latency
+from evaluators.latency import Latency, measure_latency
 from evaluators.memory_table import MemoryTable
 from evaluators.racing import cannot_reach, stays_above
 from evaluators.runtimes import deployed
@@ -41,6 +43,8 @@ Direction = Literal["maximize", "minimize"]
 COUNTED = 0  # read off the network, the same at every reading: under a second
 TIMED = 1  # measured on the device, which no other process may use meanwhile: seconds
 EVALUATED = 2  # needs images: seconds to minutes
+
+AT = "@"  # between a metric and the target device on which it is measured
 
 
 class EvaluationData(Protocol):
@@ -58,6 +62,17 @@ class EvaluationData(Protocol):
         """
 
 
+def time_here(subject: Subject) -> Latency:
+    """Time a network on its own device."""
+    return measure_latency(
+        subject.network,
+        subject.image_shape,
+        subject.settings,
+        device=subject.device,
+        reference_ms=subject.reference_ms,
+    )
+
+
 @dataclass
 class Subject:
     """A network under measurement, and what it is measured with. Costly parts are made on demand.
@@ -71,6 +86,10 @@ class Subject:
         reference_ms: The unit of latencies, see `measure_latency`; None for that of this process.
         recalibrate: Recalibrates batch norms; as `evaluators.recalibrate`, or sooner.
         read_by_batch: Reads answers to images; as `evaluators.accuracy.read_by_batch`, or sooner.
+        timed_devices: Those of this machine on which latencies are timed: whatever else an
+            evaluation does keeps off them, too, while they are in use.
+        target: The target device that is meant; "" is the one that `settings` are about.
+        time: Measures the latency on that target.
     """
 
     network: nn.Module
@@ -81,6 +100,9 @@ class Subject:
     reference_ms: float | None = None
     recalibrate: Callable[[Any, SizedBatches], None] = recalibrate
     read_by_batch: Callable[[Any, SizedBatches], Iterator[Reading]] = read_by_batch
+    timed_devices: tuple[torch.device, ...] = ()
+    target: str = ""
+    time: Callable[[Subject], Latency] = time_here
 
     @functools.cached_property
     def deployed(self) -> nn.Module:
@@ -137,6 +159,8 @@ class Metric:
             by the other.
         race: Does as `measure`, but may raise `Stopped`, with what it has read, once the value
             cannot reach a given one any more; None of a metric that is not read bit by bit.
+        on_targets: Whether ``NAME@TARGET`` is a metric too: this one on that target device, which
+            `measure` finds in `Subject.target`.
     """
 
     name: str
@@ -154,6 +178,29 @@ class Metric:
     ceiling: float | None = None
     stands_for: str = ""
     race: Callable[[Subject, float], Values] | None = None
+    on_targets: bool = False
+
+    def on(self, target: str) -> Metric:
+        """Return this metric on a target device; its companions have the same ending."""
+        ending = f"{AT}{target}"
+
+        def measure(subject: Subject) -> Values:
+            values = self.values(dataclasses.replace(subject, target=target))
+            return {f"{name}{ending}": value for name, value in values.items()}
+
+        def error(values: Values) -> float | None:
+            own = {n.removesuffix(ending): v for n, v in values.items() if n.endswith(ending)}
+            return self.error(own)
+
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}{ending}",
+            label=f"{self.label} on {target}",
+            measure=measure,
+            error=error,
+            companions=tuple(f"{name}{ending}" for name in self.companions),
+            on_targets=False,
+        )
 
     @property
     def title(self) -> str:
@@ -187,7 +234,26 @@ class Metric:
         return {name: float(number) for name, number in values.items()}
 
 
-METRICS: Registry[Metric] = Registry("metric")
+class Metrics(Registry[Metric]):
+    """The registered metrics, and those of them on target devices: ``latency_ms@pi5``."""
+
+    def __getitem__(self, name: str) -> Metric:
+        base, _, target = name.partition(AT)
+        if not target or name in self._entries:
+            return super().__getitem__(name)
+        metric = super().__getitem__(base)
+        if not metric.on_targets:
+            known = [f"{each}{AT}{target}" for each in self if self[each].on_targets]
+            raise UserError(f"{self.kind} {name!r} does not exist; {did_you_mean(name, known)}")
+        return metric.on(target)
+
+    def __contains__(self, name: object) -> bool:
+        base, _, target = str(name).partition(AT)
+        on_target = bool(target) and base in self._entries and self._entries[base].on_targets
+        return name in self._entries or on_target
+
+
+METRICS = Metrics("metric")
 
 
 def register_metric(
@@ -206,6 +272,7 @@ def register_metric(
     ceiling: float | None = None,
     stands_for: str = "",
     race: Callable[[Subject, float], Values] | None = None,
+    on_targets: bool = False,
 ) -> Callable[[Callable[[Subject], float | Values]], Callable[[Subject], float | Values]]:
     """Return a decorator that makes a function ``measure(subject)`` available as a metric.
 
@@ -235,6 +302,7 @@ def register_metric(
                 ceiling=ceiling,
                 stands_for=stands_for,
                 race=race,
+                on_targets=on_targets,
             )
         )
         return measure
@@ -252,9 +320,19 @@ def describe_metric(name: str) -> Metric:
     return Metric(name, name, "", "minimize", COUNTED, _not_measured)
 
 
+def metrics_among(names: Iterable[str]) -> list[Metric]:
+    """Return the metrics that are registered, in their order; beside each those on targets."""
+    places = {name: place for place, name in enumerate(METRICS)}
+
+    def key(name: str) -> tuple[int, str]:
+        return places[name if name in places else name.partition(AT)[0]], name
+
+    return [METRICS[name] for name in sorted({n for n in names if n in METRICS}, key=key)]
+
+
 def by_registration(names: Mapping[str, object] | set[str]) -> list[str]:
     """Sort metric names for people: registered ones in their order, then the others by name."""
-    known = [name for name in METRICS if name in names]
+    known = [metric.name for metric in metrics_among(names)]
     return known + sorted(set(names) - set(known))
 
 
@@ -387,16 +465,11 @@ def cross_entropy(subject: Subject) -> Values:
     write="{:.3g}".format,
     error=_latency_error,
     companions=("latency_spread", "latency_reference_ms"),
+    on_targets=True,
 )
 def latency_ms(subject: Subject) -> Values:
     """Median time of a forward pass, see `measure_latency`; with its relative spread and unit."""
-    latency = measure_latency(
-        subject.network,
-        subject.image_shape,
-        subject.settings,
-        device=subject.device,
-        reference_ms=subject.reference_ms,
-    )
+    latency = subject.time(subject)
     return {
         "latency_ms": latency.median_ms,
         "latency_spread": latency.spread,

@@ -29,7 +29,9 @@ Export = Callable[[nn.Module, tuple[Tensor, ...], Sequence[str], Sequence[str]],
 _exported: Recent[onnx.ModelProto] = Recent(LIMIT_MB * 2**20)  # each with one input and one output
 
 
-def export_in_parts(parts: Sequence[nn.Module], images: Tensor, export: Export) -> onnx.ModelProto:
+def export_in_parts(
+    parts: Sequence[nn.Module], images: Tensor, export: Export, form: str = ""
+) -> onnx.ModelProto:
     """Return the program of a chain of parts; those that are new are exported, together.
 
     Input and output are called ``images`` and ``logits``.
@@ -38,6 +40,7 @@ def export_in_parts(parts: Sequence[nn.Module], images: Tensor, export: Export) 
         parts: In eval mode, contiguous, on the device and of the dtype of the images.
         images: (B, C, H, W), of the batch that is exported for.
         export: Exports a module for examples of its inputs, with names of inputs and outputs.
+        form: Another one for an export of another kind, so that parts are not taken from it.
     """
     x, keys = images.to("meta"), []  # its shapes are needed only
     programs: dict[str, onnx.ModelProto] = {}
@@ -46,7 +49,7 @@ def export_in_parts(parts: Sequence[nn.Module], images: Tensor, export: Export) 
         if isinstance(part, nn.Identity):
             continue
         example = images.new_zeros(x.shape)
-        keys.append(_key(part, example))
+        keys.append(form + _key(part, example))
         if (program := _exported.get(keys[-1])) is None:
             new[keys[-1]] = part, example
         else:

@@ -64,6 +64,7 @@ _PUBLIC = {
         "register_runtime",
         "shared_device",
     ),
+    "evaluators.runtimes.openvino": ("openvino_extension",),
     "evaluators.metrics": ("COUNTED", "EVALUATED", "TIMED"),
     "search": (
         "Goal",
@@ -82,14 +83,17 @@ _PUBLIC = {
     "search.samplers": ("Sampler", "register_sampler"),
     "search.surrogate": ("Surrogate",),
     "experiments.data.splits": ("load_splits",),
-    "experiments.data.registry": ("Images", "Source", "register_source"),
+    "experiments.data.decoding": ("decode_image",),
+    "experiments.data.registry": ("Files", "Images", "Source", "register_source"),
     "experiments.measure": ("measure",),
     "experiments.rank": ("rank_predictors",),
     "experiments.reporting.front": ("pick", "read_front"),
+    "experiments.reporting.plots": ("plot_architectures", "plot_front"),
     "experiments.retrain": ("retrain_architecture",),
     "experiments.retrained": ("Retrained",),
     "experiments.run": ("run_pipeline",),
     "experiments.search": ("search_architectures",),
+    "experiments.serving": ("Classifier",),
     "experiments.settings": ("load_config",),
     "experiments.tracking.tracker": ("Tracker",),
     "experiments.train": ("train_supernet",),
@@ -128,6 +132,9 @@ if TYPE_CHECKING:
     from evaluators.metrics import COUNTED as COUNTED
     from evaluators.metrics import EVALUATED as EVALUATED
     from evaluators.metrics import TIMED as TIMED
+    from evaluators.runtimes.openvino import openvino_extension as openvino_extension
+    from experiments.data.decoding import decode_image as decode_image
+    from experiments.data.registry import Files as Files
     from experiments.data.registry import Images as Images
     from experiments.data.registry import Source as Source
     from experiments.data.registry import register_source as register_source
@@ -136,10 +143,13 @@ if TYPE_CHECKING:
     from experiments.rank import rank_predictors as rank_predictors
     from experiments.reporting.front import pick as pick
     from experiments.reporting.front import read_front as read_front
+    from experiments.reporting.plots import plot_architectures as plot_architectures
+    from experiments.reporting.plots import plot_front as plot_front
     from experiments.retrain import retrain_architecture as retrain_architecture
     from experiments.retrained import Retrained as Retrained
     from experiments.run import run_pipeline as run_pipeline
     from experiments.search import search_architectures as search_architectures
+    from experiments.serving import Classifier as Classifier
     from experiments.settings import load_config as load_config
     from experiments.tracking.tracker import Tracker as Tracker
     from experiments.train import train_supernet as train_supernet

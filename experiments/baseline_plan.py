@@ -18,17 +18,19 @@ import numpy as np
 
 from configs import UserError
 from configs.atomic import write_atomically
+from configs.kept import read_json
 from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency, shared_device
 from evaluators.metrics import describe_metric
 from experiments.blueprints import Blueprint, InSpace, OfTimm
 from experiments.classification import network_trainer
 from experiments.console import busy
-from experiments.devices import hold_in_step, resolve_device
+from experiments.devices import hold_in_step, latency_device, resolve_device, workers_at_a_time
 from experiments.evaluator import image_shape
 from experiments.matching import Match, Matching, families, rescaled
 from experiments.retraining import Setup, Task, new_task, seed_folder
-from experiments.stand_alone import METRICS_FILE
+from experiments.stand_alone import finished_metrics
 from experiments.studies import unit_of
+from experiments.targets import on_this_host
 from search_space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -56,7 +58,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the file: a network of the space, or a model of timm's, and its latency."""
+    """A line of the file: a network of the space, or a model of timm's, and its latency.
+
+    Attributes:
+        kind: Empty for the pick, else ``family``, ``random``, ``front`` or ``timm``.
+    """
 
     kind: str
     name: str
@@ -66,12 +72,20 @@ class Entry:
 
 
 def plan_baselines(
-    setup: Setup, pick: Task, *, with_families: bool, models: Sequence[OfTimm]
+    setup: Setup,
+    pick: Task,
+    *,
+    with_families: bool,
+    models: Sequence[OfTimm],
+    front: Sequence[Architecture] = (),
 ) -> list[Planned]:
-    """Return the pick and its baselines, each once; only the file of the plan is written.
+    """Return the pick and what is trained beside it, each once; only the plan's file is written.
 
     Where `with_families` asks for them: each operator of the space alone, and as many random
     architectures. What the pick itself is, is not planned a second time.
+
+    Args:
+        front: Members of the front that the pick is from, by their index.
 
     Raises:
         UserError: A latency can't be measured, or a network can't be trained by the recipe.
@@ -86,13 +100,20 @@ def plan_baselines(
         entries += _matched(setup, pick, target, measure)
     known = {entry.name for entry in entries if entry.kind == "timm"}
     entries += [Entry("timm", m.name, measure(m)) for m in models if m.name not in known]
+    kept = {entry.architecture for entry in entries if entry.kind == "front"}
+    for index, architecture in enumerate(front):
+        if architecture not in {*kept, pick.blueprint.architecture}:
+            latency = measure.of_space(setup.space, architecture)
+            entries.append(Entry("front", f"front-{index}", latency, architecture))
     kinds = ["", *(["family", "random"] if with_families else [])]
-    named = {model.name for model in models}
+    named, members = {model.name for model in models}, set(front)
     with busy("Timing a training step of each network ..."):
         plan = [
             _planned(setup, _task(setup, pick, entry), entry.latency_ms, target)
             for entry in entries
-            if entry.kind in kinds or (entry.kind == "timm" and entry.name in named)
+            if entry.kind in kinds
+            or (entry.kind == "timm" and entry.name in named)
+            or (entry.kind == "front" and entry.architecture in members)
         ]
     lines = json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1)
     write_atomically(file, lines)
@@ -115,7 +136,7 @@ class LatencyOf:
         key = json.dumps(blueprint.identity)
         if key not in self._known:
             config = self.setup.config
-            device = resolve_device(config.device)
+            device = latency_device(config, on_this_host(config).latency)
             with shared_device(device):
                 network = blueprint.build().eval().to(device)
             try:
@@ -176,7 +197,14 @@ def _task(setup: Setup, pick: Task, entry: Entry) -> Task:
 def _read(file: Path) -> list[Entry]:
     if not file.exists():
         return []
-    lines = json.loads(file.read_text(encoding="utf-8"))
+    way_out = (
+        "it says what was chosen to be trained beside the pick; move it away to choose again: "
+        "what is trained already and chosen again is not trained again"
+    )
+    return read_json(file, _entries, way_out)
+
+
+def _entries(lines: Any) -> list[Entry]:
     return [Entry(**{**line, "architecture": tuple(line["architecture"])}) for line in lines]
 
 
@@ -218,14 +246,14 @@ def _step_seconds(setup: Setup, task: Task) -> float:
 
 def _missing(setup: Setup, task: Task) -> list[int]:
     """Return the seeds that are not trained yet."""
-    return [s for s in setup.seeds if not (seed_folder(task, s) / METRICS_FILE).exists()]
+    return [s for s in setup.seeds if finished_metrics(seed_folder(task, s)) is None]
 
 
 def remaining_seconds(setup: Setup, plan: Sequence[Planned]) -> float:
     """Return about how long the trainings that are not done will take, on all workers."""
     steps = setup.config.retrain.epochs * setup.splits.train.steps_per_epoch
     alone = sum(each.step_seconds * steps * len(_missing(setup, each.task)) for each in plan)
-    return alone / max(setup.config.search.workers, 1)
+    return alone / max(workers_at_a_time(setup.config), 1)
 
 
 def plan_table(plan: Sequence[Planned]) -> Table:

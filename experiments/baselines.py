@@ -7,7 +7,6 @@ the pick, on the workers of the search.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +17,9 @@ from experiments.console import console, step_progress
 from experiments.matching import TOLERANCE
 from experiments.matching import families as families_of
 from experiments.reporting.baselines import Trained, baselines_table, write_baselines
+from experiments.reporting.front import read_records
+from experiments.reporting.orders import interval_text, retrained_orders
+from experiments.reporting.verified import VERIFIED_TABLE
 from experiments.retrained import Retrained, better_plain, comparable, verdict
 from experiments.retraining import (
     SeedTrainings,
@@ -35,8 +37,10 @@ from experiments.retraining import (
 from experiments.shipping import finish_retraining, register, write_task
 from experiments.stand_alone import train_all
 from experiments.tracking.tracker import Tracker
+from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace, open_tracker
-from search_space import Architecture
+from search.trials import TrialRecord
+from search_space import Architecture, SearchSpace
 
 
 def retrain_beside(
@@ -47,6 +51,7 @@ def retrain_beside(
     *,
     families: bool = True,
     against: str = "",
+    front: Sequence[TrialRecord] = (),
 ) -> list[Trained]:
     """Train a pick and its baselines, print and keep how they compare; see `plan_baselines`.
 
@@ -56,6 +61,7 @@ def retrain_beside(
     Args:
         families: Train each operator of the space alone, and as many random architectures.
         against: timm models, separated by commas.
+        front: Members of the front to train as well; how their order was foretold is printed.
 
     Returns:
         The networks, the pick first.
@@ -74,7 +80,8 @@ def retrain_beside(
     models = timm_models(against, space)
     setup = prepare_setup(config, workspace)
     pick = new_task(setup, name, InSpace(space, tuple(architecture)))
-    plan = plan_baselines(setup, pick, with_families=families, models=models)
+    members = [record.architecture for record in front]
+    plan = plan_baselines(setup, pick, with_families=families, models=models, front=members)
     console.print(plan_table(plan))
     _say_what_is_coming(setup, plan)
     if not workspace.config.exists():
@@ -88,9 +95,27 @@ def retrain_beside(
             if network.architecture:
                 register(config, network, tracker)
     console.print(baselines_table(trained))
+    if front:
+        console.print(_foretold(trained, workspace, space), highlight=False)
     better = better_plain(networks[0], comparable(networks[0]))
-    console.print(verdict(networks[0], better), soft_wrap=True, highlight=False)
+    console.print(verdict(networks[0], better), soft_wrap=True, highlight=False, markup=False)
     return trained
+
+
+def _foretold(networks: Sequence[Trained], workspace: Workspace, space: SearchSpace) -> str:
+    """Say how well what the search knew orders the networks that are trained now."""
+    table = workspace.report / VERIFIED_TABLE
+    known = read_records(table if table.exists() else workspace.report / "front.csv")
+    if table.exists():  # those that were dropped were trained for fewer epochs
+        known = [record for record in known if record.state == "verified"]
+    count, orders = retrained_orders(networks, known, space)
+    if not orders:
+        return "An order is told of three networks or more."
+    taus = ", ".join(f"{o.predictor} {o} ({interval_text(o.interval)})" for o in orders)
+    return (
+        f"Order of {count} networks by test accuracy, Kendall's tau and 95 % interval of what the "
+        f"search knew: {taus}."
+    )
 
 
 def train_plan(
@@ -154,8 +179,7 @@ def _track(
     if tracker.has_finished(run_name(task, seed)):
         return
     run = begin_run(setup, task, seed, tracker)
-    history = seed_folder(task, seed) / "history.json"
-    for values in json.loads(history.read_text(encoding="utf-8")):
+    for values in TrainingHistory(seed_folder(task, seed) / "history.json").entries:
         track_epoch(run, values["epoch"], values)
     track_result(run, task, metrics)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,22 @@ app = typer.Typer(
     epilog="Start here:  evolute run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
+
+def _configs(begun: str) -> list[str]:
+    """What a shell offers for a CONFIG: presets, and the YAML files that are there."""
+    from configs.loading import preset_names
+
+    files = [file.as_posix() for file in sorted(Path().glob("*.y*ml"))]
+    return [name for name in (*preset_names(), *files) if name.startswith(begun)]
+
+
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A preset's name or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A preset's name or a YAML file.", autocompletion=_configs
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -30,12 +42,30 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Work directory; default runs/NAME."),
 ]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", metavar="FILE.py", help="Code that an architecture.yaml may run from elsewhere."
+    ),
+]
 DEBUG = False
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"evolute {version('evolute')}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which it is."),
+    ] = False,
 ) -> None:
     global DEBUG
     DEBUG = debug
@@ -53,9 +83,23 @@ def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -
     run_pipeline(load_config(config, set_ or ()), out)
 
 
+@app.command(epilog="Example:  evolute plan photos.yaml --set train.epochs=50")
+def plan(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Say what `evolute run` would do and how long it would take, from some measured steps."""
+    from experiments.console import busy
+    from experiments.plan import measure_plan
+    from experiments.settings import load_config
+
+    settings = load_config(config, set_ or ())
+    with busy("Timing some steps ..."):
+        measured = measure_plan(settings)
+    _say(measured)
+
+
 @app.command(epilog="Example:  torchrun --nproc_per_node 8 -m evolute train imagenet")
 def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """Train the supernet, or go on training it."""
+    from experiments.ownership import owned
     from experiments.settings import load_config
     from experiments.train import prepare_training
     from experiments.workspace import open_tracker, open_workspace
@@ -68,14 +112,15 @@ def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None)
     settings = load_config(config, set_ or ())
     join_distributed_run()
     workspace = open_workspace(settings, out)
-    prepared = prepare_training(settings, workspace)  # what is refused leaves everything as it was
     if is_main_process():
-        workspace.keep(settings)
-        with open_tracker(settings, workspace) as tracker:
-            prepared.run(tracker)
+        with owned(workspace):
+            prepared = prepare_training(settings, workspace)  # refuses before it writes
+            workspace.keep(settings)
+            with open_tracker(settings, workspace) as tracker:
+                prepared.run(tracker)
         _say(f"Trained: {workspace.weights}. Next: evolute search {config}")
     else:
-        prepared.run()
+        prepare_training(settings, workspace).run()
     leave_distributed_run()
 
 
@@ -83,9 +128,12 @@ def train(config: ConfigArgument, set_: SetOption = None, out: OutOption = None)
 def search(
     config: ConfigArgument,
     workers: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "--workers", min=0, help="Evaluations at a time; 0: in this process (search.workers)."
+            "--workers",
+            metavar="N|auto",
+            help="Evaluations at a time; 0: in this process; auto: all there is room for "
+            "(search.workers).",
         ),
     ] = None,
     address: Annotated[
@@ -100,10 +148,17 @@ def search(
             help="Another study on the same supernet, for new bounds, objectives or a sampler.",
         ),
     ] = "",
+    rescore: Annotated[
+        bool,
+        typer.Option(
+            "--rescore", help="Evaluate the known architectures anew, with the present supernet."
+        ),
+    ] = False,
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
     """Search the trained supernet for the Pareto front, or go on searching."""
+    from experiments.ownership import owned
     from experiments.search import prepare_search
     from experiments.settings import load_config
     from experiments.workspace import open_tracker, open_workspace
@@ -115,10 +170,11 @@ def search(
         overrides.append(f"search.address={address}")
     settings = load_config(config, overrides)
     workspace = open_workspace(settings, out, study)
-    prepared = prepare_search(settings, workspace)  # what is refused leaves everything as it was
-    workspace.keep(settings)
-    with open_tracker(settings, workspace) as tracker:
-        prepared.run(tracker)
+    with owned(workspace):
+        prepared = prepare_search(settings, workspace, rescore)  # refuses before it writes
+        workspace.keep(settings)
+        with open_tracker(settings, workspace) as tracker:
+            prepared.run(tracker)
     _say(f"Report: {workspace.report}")
     _say(f"Next: evolute retrain --search {workspace.directory} --pick knee")
 
@@ -156,24 +212,41 @@ def retrain(
             help="Beside it: each operator family alone and random architectures, at its latency.",
         ),
     ] = False,
+    front: Annotated[
+        bool,
+        typer.Option(
+            "--front", help="Beside it: all members of the front, and how their order was foretold."
+        ),
+    ] = False,
     against: Annotated[
         str,
         typer.Option(
             "--against", metavar="NAMES", help="timm models beside it, e.g. resnet18,resnet10t."
         ),
     ] = "",
+    plugin: PluginOption = None,
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
     """Train an architecture from scratch, test, export and register it.
 
-    With --baselines or --against it is compared with other networks, by one recipe and the same
-    seeds: evolute retrain --search runs/photos --seeds 3 --baselines --against resnet18
+    With --baselines, --front or --against it is compared with other networks, by one recipe and
+    the same seeds: evolute retrain --search runs/photos --seeds 3 --baselines --against resnet18
     """
     from experiments.retrain import retrain_from_files
 
     retrain_from_files(
-        config, search, pick, architecture, seeds, list(set_ or ()), out, baselines, against
+        config,
+        search,
+        pick,
+        architecture,
+        seeds,
+        list(set_ or ()),
+        out,
+        baselines,
+        against,
+        front,
+        plugin or (),
     )
 
 
@@ -218,15 +291,16 @@ def rank(
 
 @app.command(epilog="Example:  evolute measure resnet18 --batch 8 --threads 2 --runtime compile")
 def measure(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="TARGET",
-            help="An architecture.yaml, a timm model's name, or a preset or configuration file.",
+            metavar="TARGET...",
+            help="Each an architecture.yaml, a timm model's name, an exported model.onnx, or a "
+            "preset or configuration file.",
         ),
     ],
     runtime: Annotated[
-        str, typer.Option("--runtime", help="eager, compile or onnxruntime.")
+        str, typer.Option("--runtime", help="eager, compile, onnxruntime or openvino.")
     ] = "eager",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
@@ -241,12 +315,29 @@ def measure(
         int | None,
         typer.Option("--input-size", min=1, help="Pixels; default: the network's own."),
     ] = None,
+    plugin: PluginOption = None,
     set_: SetOption = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a network instead of a table.")
+    ] = False,
+    all_: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="In every installed runtime, at batches of 1 and 8, on 1 and 2 threads."
+        ),
+    ] = False,
 ) -> None:
-    """Print params, MACs and measured latency with its spread and fingerprint."""
+    """Print params, MACs and measured latency with its spread and fingerprint.
+
+    Or, with --all, latencies in every runtime, and how far its logits are from PyTorch's.
+    """
+    import json
+
+    from configs.errors import UserError
     from configs.latency import LatencySettings
     from experiments.console import busy, console
     from experiments.measure import measure as measure_target
+    from experiments.measure_runtimes import measure_everywhere, runtimes_table
 
     settings = LatencySettings(
         runtime=runtime,
@@ -255,11 +346,86 @@ def measure(
         dtype=dtype,  # type: ignore[arg-type]
         channels_last=channels_last,
     )
-    with busy(f"Measuring {target} ..."):
-        measurement = measure_target(
-            target, settings, device=device, input_size=input_size, overrides=set_ or ()
+    options: dict[str, Any] = {
+        "device": device,
+        "input_size": input_size,
+        "overrides": set_ or (),
+        "plugins": plugin or (),
+    }
+    if all_:
+        with busy(f"Measuring {' '.join(targets)} in every runtime ..."):
+            rows = measure_everywhere(targets, settings, **options)
+        for row in rows if json_ else ():
+            typer.echo(json.dumps(row.as_values()))
+        if not json_:
+            console.print(runtimes_table(rows))
+        return
+    with busy(f"Measuring {' '.join(targets)} ..."):
+        measurement = measure_target(targets, settings, **options)
+    if json_:
+        for network in measurement.networks:
+            typer.echo(json.dumps(network.as_values()))
+    else:
+        console.print(measurement.table())
+    if measurement.troubles:
+        raise UserError("; ".join(measurement.troubles))
+
+
+@app.command(epilog="Example:  evolute export runs/quickstart/retrained/best-* --format pt2")
+def export(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a retrained network.")
+    ],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="onnx, openvino (onnx with our operators), or pt2."),
+    ] = "onnx",
+    batch: Annotated[
+        int, typer.Option("--batch", min=0, help="Images per forward pass; onnx: 0 for any number.")
+    ] = 1,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32; onnx also float16, pt2 also bfloat16.")
+    ] = "float32",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Default: in the folder.")
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Export a retrained network again, and check the file against PyTorch.
+
+    pt2 is a package of AOTInductor's, which runs without the network's code.
+    """
+    from configs.errors import UserError
+    from experiments.console import busy
+    from experiments.export_folder import export_folder
+
+    with busy(f"Exporting {directory} ..."):
+        written = export_folder(
+            directory, form, batch=batch, dtype=dtype, out=out, plugins=plugin or ()
         )
-    console.print(measurement.table())
+    if written.path is None:
+        raise UserError(written.message)
+    _say(f"{written.path}: logits differ by {written.difference:.0e} of the largest")
+
+
+@app.command(epilog="Example:  evolute predict runs/quickstart/retrained/best-* photo.jpg")
+def predict(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a retrained network.")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+) -> None:
+    """Say what a retrained network sees in images."""
+    from configs.errors import UserError
+    from experiments.serving import Classifier
+
+    classifier = Classifier(directory)
+    for image in images:
+        try:
+            best = classifier.best(image.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{image}: {getattr(error, 'strerror', None) or error}") from None
+        _say(f"{image}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
 
 
 @app.command(epilog="Example:  evolute operators --channels 64 --size 28 --runtime eager")
@@ -269,7 +435,7 @@ def operators(
     ] = None,
     size: Annotated[int, typer.Option("--size", min=1, help="Height and width in pixels.")] = 28,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="eager, compile or onnxruntime.")
+        str, typer.Option("--runtime", help="eager, compile, onnxruntime or openvino.")
     ] = "eager",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
@@ -310,6 +476,27 @@ def ui(
     open_ui(_store(place, set_ or (), out), port, host, _say)
 
 
+@app.command("list", epilog="Example:  evolute list")
+def list_names() -> None:
+    """List presets, operators, blocks, metrics, samplers, runtimes and data sources."""
+    from experiments.console import console
+    from experiments.listing import listing
+
+    for table in listing():
+        console.print(table)
+
+
+@app.command(epilog="Example:  evolute status runs/quickstart")
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work directory.")],
+) -> None:
+    """Say what is done in a work directory, what runs, and the command that goes on."""
+    from experiments.console import console
+    from experiments.status import status_table
+
+    console.print(status_table(directory))
+
+
 @app.command(epilog="Example:  evolute sync runs/quickstart http://localhost:5000")
 def sync(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work directory.")],
@@ -324,7 +511,7 @@ def sync(
     _say(f"{upload(directory, uri)} events uploaded.")
 
 
-@app.command(epilog="Example:  evolute init photos.yaml --images photos/")
+@app.command(epilog="Example:  evolute init photos.yaml --images photos/ --minutes 30")
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file to write.")],
     images: Annotated[
@@ -333,17 +520,24 @@ def init(
     preset: Annotated[
         str, typer.Option("--preset", help="The preset to start from.")
     ] = "cifar10_cpu",
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=1, help="How long a run may take, by steps timed here."),
+    ] = None,
 ) -> None:
     """Write a commented configuration for your own image folder."""
     from experiments.new_config import write_config
 
-    write_config(images, file, preset)
+    plan = write_config(images, file, preset, minutes)
+    if plan is not None:
+        _say(plan)
     _say(f"Wrote {file}. Read it, then: evolute run {file}")
 
 
 def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
     """Return the work directory or URI that a directory, a preset or a configuration file means."""
-    from configs import load_config, preset_names
+    from configs import preset_names
+    from experiments.settings import load_config
     from experiments.workspace import Workspace
 
     if Path(place).is_dir():
@@ -357,13 +551,17 @@ def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
 def _say(text: Any) -> None:
     from experiments.console import console
 
-    console.print(text, soft_wrap=True, highlight=False)
+    console.print(text, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
 
 
 def main() -> None:
     """Run the command: what the user can correct is one message and exit code 2."""
-    from configs.errors import UserError
+    from configs.errors import TooNoisy, UserError
+    from configs.secrets import remember
 
+    for word in sys.argv[1:]:
+        if scheme := re.search(r"\w[\w+.-]*://", word):
+            remember(word[scheme.start() :])
     # GNU OpenMP's threads spin while they wait for each other. Where something else runs on the
     # same cores, a training step then took ten times as long. What a short spin costs an idle
     # machine was not measured. Read when torch is loaded; the user's own setting wins.
@@ -372,7 +570,7 @@ def main() -> None:
     try:
         if app(arguments, standalone_mode=False) == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
-    except UserError as error:
+    except (UserError, TooNoisy) as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("Stopped. What is done is saved; the same command goes on from there.", 130)
@@ -380,15 +578,21 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's: a wrong option
             error.show()
             sys.exit(error.exit_code)
-        if DEBUG:
-            raise
-        _fail(f"{type(error).__name__}: {error}\n(--debug shows where)", 1)
+        from configs.disk import disk_error
+
+        path = Path(str(getattr(error, "filename", None) or "a file"))
+        if refusal := disk_error(error, path):
+            _fail(str(refusal), 2)
+        hint = "" if DEBUG else "\n(--debug shows where)"
+        _fail(f"{type(error).__name__}: {error}{hint}", 1)
 
 
 def _fail(message: str, code: int) -> None:
+    from configs.secrets import redact
+
     if DEBUG and sys.exc_info()[0] is not None:
         import traceback
 
-        traceback.print_exc()
-    typer.secho(message, fg=typer.colors.RED, err=True)
+        typer.echo(redact(traceback.format_exc()), err=True)
+    typer.secho(redact(message), fg=typer.colors.RED, err=True)
     sys.exit(code)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from contextlib import AbstractContextManager
 
 import torch
 
 from configs import Config, UserError
+from configs.latency import LatencySettings
 from evaluators.device_lock import shared_device
 from supernet.distributed import is_main_process
 
@@ -28,19 +30,36 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def latency_device(config: Config, settings: LatencySettings) -> torch.device:
+    """Return the device here that latency settings of a configuration mean."""
+    of_target = "auto" if settings.resource else config.device
+    return resolve_device(settings.device or of_target)
+
+
 def gpus_per_worker(config: Config) -> float:
-    """Return the GPUs of a worker: one where it runs on a GPU, unless the configuration says."""
-    if config.search.gpus_per_worker or resolve_device(config.device).type == "cpu":
+    """Return the GPUs of a worker: one where it uses a GPU, unless the configuration says."""
+    timed = [each for each in (config.latency, *config.targets.values()) if not each.resource]
+    devices = [resolve_device(config.device), *(latency_device(config, each) for each in timed)]
+    if config.search.gpus_per_worker or all(device.type == "cpu" for device in devices):
         return config.search.gpus_per_worker
     return 1
 
 
 def worker_threads(config: Config) -> int:
     """Return the CPU threads of a worker: several share the cores; one, or none, has them all."""
-    search = config.search
-    if search.workers > 1:
-        return max(int(search.cpus_per_worker), 1)
+    if workers_at_a_time(config) > 1:
+        return max(int(config.search.cpus_per_worker), 1)
     return torch.get_num_threads()
+
+
+def workers_at_a_time(config: Config) -> int:
+    """Return how many workers there are; of `auto`, how many this machine has room for."""
+    search = config.search
+    if search.workers != "auto":
+        return search.workers
+    shares = [(os.cpu_count() or 1, search.cpus_per_worker)]
+    shares.append((torch.cuda.device_count(), gpus_per_worker(config)))
+    return max(min(int(there / each) for there, each in shares if each), 1)
 
 
 def hold_in_step(device: torch.device) -> AbstractContextManager[None]:

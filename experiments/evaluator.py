@@ -10,7 +10,7 @@ from typing import Any
 
 from configs import Config, UserError
 from configs.differences import first_difference
-from evaluators import fingerprint, measure_in_order, shared_device
+from evaluators import Latency, measure_in_order, shared_device
 from evaluators.cascade import in_order
 from evaluators.fingerprint import Fingerprint
 from evaluators.metrics import COUNTED, EVALUATED, METRICS, Subject
@@ -19,6 +19,7 @@ from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device, worker_threads
 from experiments.settings import goal_of
+from experiments.targets import fingerprint_on, image_shape, on_this_host, time_on, timed_devices
 from experiments.train import load_supernet
 from experiments.workspace import Workspace, with_absolute_paths
 from search_space import Architecture
@@ -35,6 +36,8 @@ class SupernetEvaluator:
         expected: Latency fingerprint of the search. Another device is refused: values with
             different fingerprints never share a front.
         reference_ms: The study's unit of latency; None for that of the process.
+        targets: Likewise, the fingerprint of each target device.
+        units: Likewise, the unit of each.
         known: Metrics of architectures that need not be measured again.
     """
 
@@ -45,13 +48,20 @@ class SupernetEvaluator:
         expected: Fingerprint | None = None,
         reference_ms: float | None = None,
         known: Mapping[Architecture, Mapping[str, float]] = MappingProxyType({}),
+        targets: Mapping[str, Fingerprint] = MappingProxyType({}),
+        units: Mapping[str, float | None] = MappingProxyType({}),
     ) -> None:
         self.config = with_absolute_paths(config)
         self.workspace = Workspace(workspace.directory.absolute())
         self.expected, self.reference_ms, self.known = expected, reference_ms, dict(known)
+        self.targets, self.units = dict(targets), dict(units)
         self._supernet: Supernet | None = None
         self._prefixes: Prefixes | None = None
         self._splits: Splits | None = None
+
+    def use(self, supernet: Supernet, splits: Splits) -> None:
+        """Take a supernet and images that are loaded already, in this process."""
+        self._supernet, self._splits = supernet, splits
 
     def __call__(
         self,
@@ -128,14 +138,22 @@ class SupernetEvaluator:
             settings=self.config.latency,
             device=device,
             reference_ms=self.reference_ms,
+            timed_devices=timed_devices(self.config),
+            time=partial(self._time, architecture),
         )
+
+    def _time(self, architecture: Architecture, subject: Subject) -> Latency:
+        unit, expected = self.reference_ms, self.expected
+        if target := subject.target:
+            unit, expected = self.units.get(target), self.targets.get(target)
+        return time_on(self.config, architecture, unit, expected, subject)
 
     def _reading(self, half: int) -> Splits:
         """Return the splits with one half of the validation images in the place of all."""
         return dataclasses.replace(self.splits, validation=self.splits.halves[half])
 
     def _check_device(self) -> None:
-        if self.expected is None:
+        if self.expected is None or self.config.latency.resource:
             return
         if difference := first_difference(self.expected, latency_fingerprint(self.config)):
             raise UserError(f"this device is not the one that is searched for: {difference}")
@@ -151,8 +169,12 @@ class SupernetEvaluator:
     def splits(self) -> Splits:
         """Calibration and validation images, loaded on first use."""
         if self._splits is None:
-            device, statistics = resolve_device(self.config.device), self.workspace.statistics
-            self._splits = load_splits(self.config, device, statistics=statistics)
+            self._splits = load_splits(
+                self.config,
+                resolve_device(self.config.device),
+                statistics=self.workspace.statistics,
+                split=self.workspace.split,
+            )
         return self._splits
 
     @property
@@ -172,9 +194,4 @@ def _never(values: Mapping[str, float]) -> bool:
 
 def latency_fingerprint(config: Config) -> Fingerprint:
     """Return what a latency measured here under a configuration would be marked with."""
-    return fingerprint(image_shape(config), config.latency, resolve_device(config.device))
-
-
-def image_shape(config: Config) -> tuple[int, int, int]:
-    """Return (C, H, W) of the images of a configuration."""
-    return config.space.in_channels, config.space.input_size, config.space.input_size
+    return fingerprint_on(on_this_host(config), "")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,14 +24,21 @@ from configs.latency import LatencySettings
 from evaluators import Latency, deployed
 from evaluators.latency import measure_program
 from evaluators.runtime import Program, prepare
+from evaluators.runtimes import openvino
 from evaluators.runtimes.onnxruntime import open_program, to_onnx
+from evaluators.runtimes.openvino import openvino_extension
 from experiments.console import console
 from experiments.data.preprocessing import Preprocessing
+from search_space.operators.involution import Involution
 
 # Largest difference of logits, relative to the largest logit.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2}
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 METADATA = "pretrained_cfg"  # the key in the files of weights and programs, a JSON object
-PROGRAMS = {"model.onnx": "onnxruntime", "model-dynamic.onnx": "onnxruntime_dynamic"}
+PROGRAMS = {
+    "model.onnx": "onnxruntime",
+    "model-dynamic.onnx": "onnxruntime_dynamic",
+    "model-openvino.onnx": "openvino",
+}
 
 
 def pretrained_cfg(preprocessing: Preprocessing, class_names: list[str]) -> dict[str, Any]:
@@ -72,8 +79,9 @@ def export_onnx(
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
+    runtime: str = "onnxruntime",
 ) -> Export:
-    """Write an ONNX program and compare ONNX Runtime with PyTorch in float32.
+    """Write an ONNX program and compare the runtime that it is for with PyTorch in float32.
 
     Nothing is written when the optional packages are missing or the outputs differ by more than
     `TOLERANCE`; the message says so.
@@ -84,8 +92,10 @@ def export_onnx(
         batch: Images of a forward pass; None exports for any number, and compares one and three.
         metadata: Kept in the file.
         dtype: Of weights, images and logits: float32 or float16.
+        runtime: For ``openvino`` an involution is one node of our own (`openvino_extension`).
     """
-    missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(m)]
+    packages = ("onnx", "onnxscript", runtime)
+    missing = [m for m in packages if not importlib.util.find_spec(m)]
     if missing:
         names = ", ".join(missing)
         return Export(None, message=f'no ONNX: {names} missing; pip install "evolute[export]"')
@@ -93,13 +103,14 @@ def export_onnx(
     try:
         example = torch.empty(batch or 1, *shape, dtype=dtype)
         typed = copy.deepcopy(network).to(dtype)
-        program = to_onnx(typed, example, any_batch=batch is None)
+        own_nodes = runtime == "openvino" and openvino_extension() is not None
+        program = to_onnx(typed, example, any_batch=batch is None, own_nodes=own_nodes)
         for key, value in (metadata or {}).items():
             program.metadata_props.add(key=key, value=value)
         content = program.SerializeToString()
         batches = (1, 3) if batch is None else (batch,)
         examples = [torch.empty(count, *shape, dtype=dtype) for count in batches]
-        difference = max(_difference(network, content, example) for example in examples)
+        difference = max(_difference(network, content, each, runtime) for each in examples)
     except Exception as error:  # exporter and runtime raise many kinds
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         return Export(None, message=f"no {path.name}: {reason}")
@@ -111,13 +122,16 @@ def export_onnx(
 
 
 @torch.no_grad()
-def _difference(network: nn.Module, program: bytes, example: torch.Tensor) -> float:
+def _difference(network: nn.Module, program: bytes, example: torch.Tensor, runtime: str) -> float:
     """Compare on images of the example's shape and dtype; the network is in float32."""
-    import onnxruntime
-
     images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-    session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.to(example.dtype).numpy()})
+    if runtime == "openvino":
+        (logits,) = cast(Any, openvino.open_program(program, images, LatencySettings())())
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, {"images": images.to(example.dtype).numpy()})
     expected = network(images).numpy()
     if logits.shape != expected.shape:
         raise ValueError(f"the output has shape {logits.shape} instead of {expected.shape}")
@@ -133,7 +147,9 @@ def export_programs(
 ) -> dict[str, LatencySettings]:
     """Write ``model.onnx`` for the batch of ``latency``, and ``model-dynamic.onnx`` for any.
 
-    The program of the runtime that was searched in has the dtype that was searched in, any other
+    Where OpenVINO is installed and the network has an involution, ``model-openvino.onnx`` is for
+    the batch of ``latency`` too; of other networks OpenVINO runs ``model.onnx`` as fast. The
+    program of the runtime that was searched in has the dtype that was searched in, any other
     is in float32. What can't be written is said, and no older file of that name is left.
 
     Returns:
@@ -141,15 +157,28 @@ def export_programs(
     """
     forms = {"eager": dataclasses.replace(latency, runtime="eager")}
     for file, runtime in PROGRAMS.items():
-        batch = latency.batch if runtime == "onnxruntime" else None
-        dtype = latency.dtype if runtime == latency.runtime else "float32"
-        export = export_onnx(network, shape, folder / file, batch, metadata, getattr(torch, dtype))
+        if runtime == "openvino" and not _needs_own_file(network):
+            (folder / file).unlink(missing_ok=True)
+            continue
+        batch = None if runtime == "onnxruntime_dynamic" else latency.batch
+        searched = runtime == latency.runtime
+        dtype = latency.dtype if searched and runtime != "openvino" else "float32"
+        package = "openvino" if runtime == "openvino" else "onnxruntime"
+        precision = getattr(torch, dtype)
+        export = export_onnx(network, shape, folder / file, batch, metadata, precision, package)
         if export.path is None:
             (folder / file).unlink(missing_ok=True)
             console.print(f"[yellow]{export.message}[/]")
         else:
-            forms[file] = dataclasses.replace(latency, runtime=runtime, dtype=dtype)
+            kept = latency.dtype if searched else "float32"  # OpenVINO computes in another type
+            forms[file] = dataclasses.replace(latency, runtime=runtime, dtype=kept)
     return forms
+
+
+def _needs_own_file(network: nn.Module) -> bool:
+    """Return whether OpenVINO is here and runs the network faster with our operators."""
+    installed = importlib.util.find_spec("openvino") is not None
+    return installed and any(isinstance(module, Involution) for module in network.modules())
 
 
 def measure_forms(
@@ -178,7 +207,10 @@ def measure_forms(
             example: torch.Tensor, form: str = form, settings: LatencySettings = settings
         ) -> Program:
             if form in PROGRAMS:
-                return open_program((folder / form).read_bytes(), example, settings)
+                content = (folder / form).read_bytes()
+                if settings.runtime == "openvino":
+                    return openvino.open_typed(content, example, settings)
+                return open_program(content, example, settings)
             return prepare(network, example, settings)
 
         try:

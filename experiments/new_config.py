@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import textwrap
 import typing
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,37 +17,53 @@ from configs.atomic import write_atomically
 from configs.documentation import field_documentation
 from configs.schema import Data
 from experiments.data.splits import open_images
+from experiments.plan import Plan, measure_plan
+from experiments.settings import load_config
 
+FEWEST_EPOCHS, FEWEST_TRIALS = 2, 40
+LARGE = 96  # pixels from which the stem takes every fourth
 SAMPLED = 64  # images whose size is looked at
 SIZES = (32, 64, 96, 128, 160, 192, 224)  # input sizes that are suggested
 
 
-def write_config(images: Path, out: Path, preset: str) -> None:
+def write_config(images: Path, out: Path, preset: str, minutes: float | None = None) -> Plan | None:
     """Copy a preset with the keys set that the images decide, and say what each key means.
+
+    Args:
+        minutes: Make trainings and search as short as that, by steps that are timed here.
+
+    Returns:
+        How long a run takes, where `minutes` asked for it.
 
     Raises:
         UserError: There are no images, or `out` exists.
     """
     if out.exists():
         raise UserError(f"{str(out)!r} exists; choose another name")
-    train, open_test = open_images(Data(name="images", root=str(images)), channels=3)
+    divided = open_images(Data(name="images", root=str(images)), channels=3)
+    train = divided.images
     indices = np.linspace(0, len(train.labels) - 1, SAMPLED).astype(int)
-    sides = [min(train.read(int(index)).size) for index in dict.fromkeys(indices.tolist())]
-    side = int(np.median(sides))
+    sampled = [train.read(int(index)) for index in dict.fromkeys(indices.tolist())]
+    side, grey = int(np.median([min(image.size) for image in sampled])), all(map(_is_grey, sampled))
     name = re.sub(r"[^\w.-]+", "-", out.stem).strip("-") or "mine"
-    count = len(train.labels) + len(open_test().labels)
+    count = len(train.labels) + len(divided.open_test()[0].labels)
     size = suggested_size(side)
     values = {
         "name": (name, f"the work directory is runs/{name}"),
         "input_size": (size, f"median of the shorter sides: {side} pixels"),
-        "in_channels": (3, "colour; 1 for grey images"),
+        "in_channels": (1, "grey") if grey else (3, "colour"),
         "num_classes": (len(train.class_names), _few(train.class_names)),
         "root": (str(images), f"{count} images"),
         "limit": (0, "all images; a smaller number for a first try"),
         "crop_padding": (size // 8, "an eighth of the input's size"),
     }
     text = find_config(preset).read_text(encoding="utf-8")
-    body = text[text.index("\nname:") + 1 :]
+    body = set_values(text[text.index("\nname:") + 1 :], values)
+    if size >= LARGE:  # or the first layers would work on maps several times those of the preset
+        body = re.sub(r"(stem: \{[^}]*stride: )\d", r"\g<1>4", body)
+    plan = None
+    if minutes is not None:
+        body, plan = _within(body, 60 * minutes, count)
     heading = [
         f"# Written by `evolute init {out} --images {images}` from the preset {preset}.",
         "#",
@@ -54,7 +73,55 @@ def write_config(images: Path, out: Path, preset: str) -> None:
         "# the search leave layers out.",
         "",
     ]
-    write_atomically(out, "\n".join(heading) + "\n" + comment(set_values(body, values)))
+    write_atomically(out, "\n".join(heading) + "\n" + comment(body))
+    return plan
+
+
+def _within(body: str, seconds: float, images: int) -> tuple[str, Plan]:
+    """Return a configuration whose run takes so many seconds, and its plan.
+
+    Epochs and trials become fewer first, then images: few epochs of many images train better than
+    the contrary.
+    """
+    config = _read(body)
+    plan = measure_plan(config)
+    share = min(seconds / plan.total, 1.0)
+    if share < 1:
+        epochs = config.train.epochs * share
+        limit = round(images * min(epochs / FEWEST_EPOCHS, 1))
+        changes = {
+            "train": {"epochs": max(round(epochs), FEWEST_EPOCHS)},
+            "search": {"trials": max(round(config.search.trials * share), FEWEST_TRIALS)},
+            "retrain": {"epochs": max(round(config.retrain.epochs * share), FEWEST_EPOCHS)},
+            "data": {"limit": limit if limit < images else 0},
+        }
+        for section, keys in changes.items():
+            body = set_in_section(body, section, keys, f"for {seconds / 60:g} minutes")
+        plan = measure_plan(_read(body))
+    return body, plan
+
+
+def set_in_section(text: str, section: str, keys: Mapping[str, object], why: str) -> str:
+    """Replace the values of keys of one section."""
+    begin = re.search(rf"^{section}:", text, flags=re.M)
+    assert begin is not None
+    end = re.compile(r"^\w", flags=re.M).search(text, begin.end())
+    stop = len(text) if end is None else end.start()
+    inside = set_values(text[begin.start() : stop], {k: (v, why) for k, v in keys.items()})
+    return text[: begin.start()] + inside + text[stop:]
+
+
+def _read(body: str) -> Config:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "own.yaml"
+        file.write_text(body, encoding="utf-8")
+        return load_config(file)
+
+
+def _is_grey(image: Any) -> bool:
+    """Return whether an image, read in colour, has none."""
+    pixels = np.asarray(image)
+    return pixels.ndim == 2 or bool((pixels == pixels[..., :1]).all())
 
 
 def set_values(text: str, values: dict[str, tuple[object, str]]) -> str:

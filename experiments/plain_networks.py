@@ -10,9 +10,11 @@ import contextlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from configs.atomic import write_atomically
 from configs.errors import TooNoisy
+from configs.kept import numbers, read_or_none
 from search.goal import Goal
 from search.space_profile import uniform_architectures
 from search.trials import TrialRecord
@@ -70,4 +72,11 @@ class PlainNetworks:
         return record
 
     def _kept(self) -> dict[str, dict[str, dict[str, float]]]:
-        return json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
+        return read_or_none(self._file, _networks, "they are measured again") or {}
+
+
+def _networks(values: Any) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        name: {"metrics": numbers(known["metrics"]), "again": dict(known["again"])}
+        for name, known in values.items()
+    }

@@ -6,13 +6,16 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from configs import Config, UserError
 from configs.atomic import write_atomically
 from configs.errors import TooNoisy
+from configs.kept import numbers, read_or_none
 from evaluators import shared_device
 from evaluators.cascade import measure_in_order
 from evaluators.metrics import METRICS, Subject, describe_metric
@@ -22,6 +25,7 @@ from experiments.devices import resolve_device
 from experiments.evaluator import image_shape
 from experiments.settings import ACCURACY, goal_of, reading_of
 from experiments.studies import known_metrics, unit_of
+from experiments.targets import on_this_host, time_on
 from experiments.train import load_supernet
 from experiments.workspace import Workspace
 from search.beliefs import Modelled
@@ -61,9 +65,7 @@ class Scores:
         self._supernet = load_supernet(config, workspace) if workspace.weights.exists() else None
         self._data = dataclasses.replace(splits, validation=splits.halves[0])
         self.known = known_metrics(config, workspace)
-        self._kept: dict[str, dict[str, float]] = (
-            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        )
+        self._kept = read_or_none(file, _scores, "scores are read again") or {}
         units = [values[UNIT] for values in self._kept.values() if UNIT in values]
         self._reference_ms = units[0] if units else unit_of(config, workspace)
 
@@ -95,13 +97,14 @@ class Scores:
                 network = build_network(self.space, architecture).to(device)
             else:
                 network = self._supernet.extract(architecture)
+        here = on_this_host(self.config)
         subject = Subject(
             network=network,
             image_shape=image_shape(self.config),
             load_data=lambda: self._data,
             settings=self.config.latency,
             device=device,
-            reference_ms=self._reference_ms,
+            time=partial(time_on, here, architecture, self._reference_ms, None),
         )
         try:
             known = self.known.get(architecture, {})
@@ -188,3 +191,7 @@ def _surrogate(scores: Scores, notes: list[str]) -> Predictor:
         return mean if METRICS[name].direction == "maximize" else -mean
 
     return predict
+
+
+def _scores(values: Any) -> dict[str, dict[str, float]]:
+    return {architecture: numbers(scores) for architecture, scores in values.items()}

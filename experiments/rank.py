@@ -13,10 +13,12 @@ import numpy as np
 
 from configs import Config, UserError
 from configs.atomic import write_atomically
+from configs.kept import read_json
 from experiments.blueprints import is_plain
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, load_splits
-from experiments.devices import hold_in_step, resolve_device
+from experiments.devices import hold_in_step, resolve_device, workers_at_a_time
+from experiments.ownership import owned
 from experiments.predictors import Scores, read_predictors
 from experiments.reporting.rank import print_ranking, write_ranking
 from experiments.retraining import check_recipe
@@ -48,9 +50,10 @@ def rank_from_files(config: Config, out: Path | None, networks: int, seeds: int)
         UserError: As for `rank_predictors`.
     """
     workspace = open_workspace(config, out)
-    prepared = prepare_ranking(config, workspace, networks, seeds)  # refuses before it writes
-    with open_tracker(config, workspace) as tracker:
-        prepared.run(tracker)
+    with owned(workspace):
+        prepared = prepare_ranking(config, workspace, networks, seeds)  # refuses before it writes
+        with open_tracker(config, workspace) as tracker:
+            prepared.run(tracker)
     return workspace
 
 
@@ -114,6 +117,7 @@ def prepare_ranking(
             device,
             batch_size=config.retrain.batch_size,
             statistics=workspace.statistics,
+            split=workspace.split,
         )
     return PreparedRanking(config, workspace, networks, seeds, splits)
 
@@ -189,7 +193,8 @@ def _drawn(scores: Scores, count: int, file: Path) -> list[Architecture]:
     """Return the networks that were drawn the first time: other latencies would give others."""
     if not file.exists():
         write_atomically(file, json.dumps(draw_networks(scores, count)))
-    return [tuple(each) for each in json.loads(file.read_text(encoding="utf-8"))]
+    way_out = "it says which networks were drawn; move it away to draw again"
+    return read_json(file, lambda drawn: [tuple(map(str, each)) for each in drawn], way_out)
 
 
 def _train(
@@ -210,7 +215,7 @@ def _train(
         is_new = (seed, architecture) in missing
         missing.discard((seed, architecture))
         seconds.append(metrics["seconds"])
-        at_a_time = max(min(trainings[seed].config.search.workers, len(missing)), 1)
+        at_a_time = max(min(workers_at_a_time(trainings[seed].config), len(missing)), 1)
         left = len(missing) * sum(seconds) / len(seconds) / at_a_time
         if len(seconds) == 1 and missing:
             console.print(f"{len(missing)} trainings, about {_time(left)}.", highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from configs import Config, UserError
 from experiments.baselines import retrain_beside
 from experiments.blueprints import InSpace
 from experiments.console import console, step_progress
+from experiments.ownership import owned
 from experiments.reporting.front import pick, read_front
 from experiments.reporting.tables import comparison
 from experiments.retrained import Retrained, better_plain, comparable, verdict
@@ -26,7 +28,7 @@ from experiments.retraining import (
 )
 from experiments.settings import load_config
 from experiments.shipping import finish_retraining, register, write_task
-from experiments.stand_alone import METRICS_FILE
+from experiments.stand_alone import finished_metrics
 from experiments.tracking.runs import find_search
 from experiments.workspace import Workspace, open_tracker, open_workspace
 from search_space import Architecture, named_architecture
@@ -87,7 +89,7 @@ def run_retraining(setup: Setup, task: Task, tracker: Tracker | None = None) -> 
     """Train what `prepare_retraining` prepared; see `retrain_architecture`."""
     write_task(setup, task)
     for seed in setup.seeds:
-        if not (seed_folder(task, seed) / METRICS_FILE).exists():
+        if finished_metrics(seed_folder(task, seed)) is None:
             _train_here(setup, task, seed, tracker)
     return finish_retraining(setup, task, tracker)
 
@@ -123,12 +125,16 @@ def retrain_from_files(
     out: Path | None,
     baselines: bool = False,
     against: str = "",
+    front: bool = False,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Retrain a member of a search's front, the architecture of a file, or a hand-made network.
 
     Args:
         baselines: Train the plain networks and random ones of its latency beside it.
         against: timm models to train beside it, separated by commas.
+        front: Train the other members of the front beside it.
+        plugins: Files that the architecture may run besides those in its folder.
 
     Raises:
         UserError: Neither or both are given, or what is named doesn't exist.
@@ -140,7 +146,8 @@ def retrain_from_files(
     if search is not None:
         directory = find_search(search)
         settings = load_config(config or Workspace(directory).config, overrides)
-        record = pick(read_front(Workspace(directory).report), pick_what)
+        members = read_front(Workspace(directory).report)
+        record = pick(members, pick_what)
         choices = record.architecture
         name = (
             f"front-{pick_what}" if pick_what.isdigit() else pick_what.strip("%").replace(" ", "-")
@@ -148,9 +155,12 @@ def retrain_from_files(
         out = out or directory
     else:
         assert architecture is not None
+        if front:
+            raise UserError("--front needs --search: a file is no member of a front")
+        members = []
         if config is None:
             raise UserError("--architecture needs a CONFIG too: it says the data and the recipe")
-        settings, choices = _with_space_of(load_config(config, overrides), architecture)
+        settings, choices = _with_space_of(load_config(config, overrides), architecture, plugins)
         file = Path(architecture)
         # an architecture.yaml is better known by its folder
         name = (file.resolve().parent if file.stem == "architecture" else file).stem
@@ -158,15 +168,24 @@ def retrain_from_files(
     # The configuration of a search stays what it was; the recipe is kept beside the network.
     known = Workspace(out).config.exists()
     workspace = Workspace(out) if known else open_workspace(settings, out)
-    if baselines or against:
-        retrain_beside(settings, workspace, choices, name, families=baselines, against=against)
-        return
-    setup, task = prepare_retraining(settings, workspace, choices, name)
-    if not known:
-        workspace.keep(settings)
-    with open_tracker(settings, workspace) as tracker:
-        retrained = run_retraining(setup, task, tracker)
-        register(settings, retrained, tracker)
+    with owned(workspace):
+        if baselines or against or front:
+            retrain_beside(
+                settings,
+                workspace,
+                choices,
+                name,
+                families=baselines,
+                against=against,
+                front=members if front else (),
+            )
+            return
+        setup, task = prepare_retraining(settings, workspace, choices, name)
+        if not known:
+            workspace.keep(settings)
+        with open_tracker(settings, workspace) as tracker:
+            retrained = run_retraining(setup, task, tracker)
+            register(settings, retrained, tracker)
     conclude([retrained])
 
 
@@ -179,12 +198,14 @@ def conclude(networks: list[Retrained]) -> None:
     better = better_plain(first, comparable(first))
     shown = networks if better is None or better in networks else [*networks, better]
     console.print(comparison(shown))
-    console.print(verdict(first, better), soft_wrap=True, highlight=False)
+    console.print(verdict(first, better), soft_wrap=True, highlight=False, markup=False)
 
 
-def _with_space_of(config: Config, name: str) -> tuple[Config, Architecture]:
+def _with_space_of(
+    config: Config, name: str, plugins: Sequence[str]
+) -> tuple[Config, Architecture]:
     """Return the configuration with an architecture's space but its own images, and the choices."""
-    space, choices = named_architecture(name)
+    space, choices = named_architecture(name, [*config.plugins, *plugins])
     data = {key: getattr(config.space, key) for key in ("num_classes", "in_channels", "input_size")}
     changed = dataclasses.replace(space.config, **data)
     return dataclasses.replace(config, space=changed, plugins=space.plugins), choices

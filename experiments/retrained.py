@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.atomic import write_atomically
+from configs.kept import read_or_none
 from experiments.tracking.model_registry import dominates
 from search_space import Architecture
 
@@ -59,11 +60,12 @@ class Retrained:
 
 
 def read_retrained(folder: Path) -> Retrained | None:
-    """Return the network of a folder; None where its training was not finished."""
-    path = folder / "metrics.json"
-    if not path.exists():
+    """Return the network of a folder; None where its training was not finished, or is damaged."""
+    values = read_or_none(
+        folder / "metrics.json", dict, "the same `evolute retrain` writes it again from the seeds"
+    )
+    if values is None:
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
     names = {field.name for field in dataclasses.fields(Retrained)} - {"folder", "metrics"}
     if not names <= values.keys():
         return None  # of an earlier version

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from configs import Config, UserError, config_to_dict
+from configs import load_config as read_config
 from configs.atomic import write_atomically
 from configs.differences import first_difference
 from evaluators import count_macs, count_params, deployed
@@ -25,8 +26,7 @@ from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device, worker_threads
 from experiments.evaluator import image_shape, latency_fingerprint
 from experiments.export import as_metadata, pretrained_cfg
-from experiments.settings import load_config
-from experiments.stand_alone import METRICS_FILE, train_alone
+from experiments.stand_alone import METRICS_FILE, finished_metrics, train_alone
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory
 from experiments.workspace import SUPERNET_KEYS, Workspace, what_matters, with_absolute_paths
@@ -62,6 +62,7 @@ class Setup:
                 batch_size=self.config.retrain.batch_size,
                 test=True,
                 statistics=self.workspace.statistics,
+                split=self.workspace.split,
             )
 
     @cached_property
@@ -80,7 +81,7 @@ class Setup:
             {**config_to_dict(config.retrain), "seeds": None},  # more seeds: the same folder
             what_matters(config)["data"],
             [self.expected, self.splits.sizes],  # other images of an old name have another mean
-            config_to_dict(config.latency),
+            {k: v for k, v in config_to_dict(config.latency).items() if v != ""},
             resolve_device(config.device).type,
             inherited,
         )
@@ -167,7 +168,7 @@ class SeedTrainings:
     def finished(self, key: tuple[str, ...]) -> bool:
         """Return whether a training is done."""
         folder, seed = key
-        return (seed_folder(self.tasks[folder], int(seed)) / METRICS_FILE).exists()
+        return finished_metrics(seed_folder(self.tasks[folder], int(seed))) is not None
 
 
 def seed_folder(task: Task, seed: int) -> Path:
@@ -191,8 +192,8 @@ def train_seed(
         KeyboardInterrupt: Asked to stop; the same call goes on.
     """
     config, folder = setup.config, seed_folder(task, seed)
-    if (folder / METRICS_FILE).exists():
-        return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    if (finished := finished_metrics(folder)) is not None:
+        return finished
     splits, device, started = setup.splits, resolve_device(config.device), time.monotonic()
     seed_everything(seed, 0)
     with hold_in_step(device):
@@ -258,7 +259,8 @@ def track_epoch(run: Run, epoch: int, values: dict[str, float]) -> None:
 
 def track_result(run: Run, task: Task, metrics: dict[str, float]) -> None:
     """Log the metrics and the curves of a seed that is trained, and end its run."""
-    run.metrics({f"test_{key}" if key == "accuracy" else key: v for key, v in metrics.items()})
+    measured = {key: value for key, value in metrics.items() if key != "seed"}
+    run.metrics({f"test_{key}" if key == "accuracy" else key: v for key, v in measured.items()})
     run.artifact(seed_folder(task, int(metrics["seed"])) / "curves.png")
     run.finish()
 
@@ -271,7 +273,7 @@ def _check_supernet(config: Config, workspace: Workspace) -> None:
     """
     if not workspace.config.exists():
         load_supernet(config, workspace)  # says what is missing
-    trained, now = what_matters(load_config(workspace.config)), what_matters(config)
+    trained, now = what_matters(read_config(workspace.config)), what_matters(config)
     for key in SUPERNET_KEYS:
         if difference := first_difference(trained[key], now[key], key):
             raise UserError(

@@ -7,6 +7,8 @@ from pathlib import Path
 from configs import Config
 from experiments.blueprints import all_convolution
 from experiments.console import console
+from experiments.ownership import owned
+from experiments.plan import measure_plan
 from experiments.reporting.front import pick
 from experiments.retrain import conclude, retrain_architecture
 from experiments.retrained import Retrained
@@ -15,7 +17,7 @@ from experiments.search import search_architectures
 from experiments.shipping import register
 from experiments.studies import check_study
 from experiments.train import prepare_training
-from experiments.workspace import open_tracker, open_workspace
+from experiments.workspace import Workspace, open_tracker, open_workspace
 from search_space import SearchSpace
 
 
@@ -30,9 +32,16 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
         The retrained winner and the baseline, which are one where the search found the baseline.
     """
     workspace = open_workspace(config, out)
+    with owned(workspace):
+        return _run_owned(config, workspace)
+
+
+def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrained]:
     check_study(config, workspace)
     check_recipe(config)  # what is refused leaves everything as it was
     training = prepare_training(config, workspace)
+    if training.parts is not None:
+        console.print(measure_plan(config, training.parts[0]), highlight=False)
     workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
         training.run(tracker)
@@ -53,5 +62,6 @@ def run_pipeline(config: Config, out: Path | None = None) -> tuple[Retrained, Re
              "baseline_test_accuracy": baseline.metrics["accuracy"]}
         )  # fmt: skip
     conclude(networks)
-    console.print(f"Look at everything:  [bold]evolute ui {workspace.directory}[/]", soft_wrap=True)
+    look = f"Look at everything:  evolute ui {workspace.directory}"
+    console.print(look, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
     return winner, baseline

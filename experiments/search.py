@@ -14,19 +14,26 @@ from configs import Config, UserError
 from evaluators.metrics import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
 from experiments.console import busy, console, step_progress
+from experiments.data.splits import open_images, say
 from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
 from experiments.plain_networks import PlainNetworks
 from experiments.promising import promising
+from experiments.reporting.account import Account
+from experiments.reporting.description import describe_search
+from experiments.reporting.orders import agreement
 from experiments.reporting.report import write_report
-from experiments.reporting.summary import agreement, profile_table, readings, time_predictions
+from experiments.reporting.summary import profile_table, readings, time_predictions
 from experiments.reporting.tables import front_table
+from experiments.reporting.verdict import verdict
 from experiments.reporting.verified import VERIFIED_TABLE, VerifiedNetwork
-from experiments.settings import goal_of, reading_of, verified_goal
+from experiments.settings import goal_of, reading_of
 from experiments.studies import StudyPlan, plan_study
+from experiments.targets import targets_reachable
 from experiments.tracking.trials import (
     has_tracked,
     track_again,
+    track_front,
     track_progress,
     track_training,
     track_trial,
@@ -42,7 +49,7 @@ from search.halving import Entrant
 from search.layer_tables import layer_tables
 from search.problem import Features, Known
 from search.space_profile import check_feasible, profile_space, uniform_architectures
-from search.study import store_again
+from search.study import set_aside, store_again
 from search_space import Architecture, SearchSpace, named_architecture, translate
 
 if TYPE_CHECKING:
@@ -66,23 +73,35 @@ def search_architectures(
     return prepare_search(config, workspace).run(tracker)
 
 
-def prepare_search(config: Config, workspace: Workspace) -> PreparedSearch:
+def prepare_search(config: Config, workspace: Workspace, rescore: bool = False) -> PreparedSearch:
     """Return a search that nothing was found to stand in the way of; nothing is written.
 
     The space is profiled, and shown.
 
+    Args:
+        rescore: See `plan_study`.
+
     Raises:
         UserError: As for `search_architectures`.
     """
+    with targets_reachable(config):
+        return _prepare(config, workspace, rescore)
+
+
+def _prepare(config: Config, workspace: Workspace, rescore: bool) -> PreparedSearch:
     space = SearchSpace(config.space, config.plugins)
-    start = _starting_points(config.search.start, space, config.search.trials)
-    study = plan_study(config, workspace)
+    start = _starting_points(config, space)
+    study = plan_study(config, workspace, rescore)
+    if workspace.split.exists():  # the workers, which read the images, are not heard
+        say(open_images(config.data, config.space.in_channels, workspace.split).notes)
     evaluator = SupernetEvaluator(
         config,
         workspace,
         study.context["fingerprint"],
         study.context["reference_ms"],
         study.known,
+        study.context.get("targets", {}),
+        study.context.get("units", {}),
     )
     sums = functools.cache(evaluator.sums)  # asked for the same architectures twice
     with busy("Profiling the space ..."):
@@ -138,22 +157,26 @@ class PreparedSearch:
             )
         predicted: Mapping[Architecture, Verified] = {}
         networks: list[VerifiedNetwork] = []
-        if self.config.search.verify:
-            result, networks = self._verify(result, tracker)
-        else:
-            result = self._confirm(result, tracker)
+        with targets_reachable(self.config):
+            if self.config.search.verify:
+                result, networks = self._verify(result, tracker)
+            else:
+                result = self._confirm(result, tracker)
         if not networks:
             predicted = predict_verified(result, self.space, self.workspace.retrained)
-        files = write_report(result, self.space, self.workspace.report, predicted, networks)
         console.print(front_table(result, predicted))
-        said = [readings(result), agreement(networks, self.space)]
-        for sentence in filter(None, [*said, *time_predictions(result, self.space)]):
+        account = self._account(result, networks)
+        for sentence in [*account.sentences, *time_predictions(result, self.space)]:
             console.print(sentence, highlight=False)
+        report = self.workspace.report
+        files = write_report(result, self.space, report, predicted, networks, account)
         if tracker is not None:
             for file in files:
-                if file.parent == self.workspace.report:
+                if file.parent == report:
                     tracker.artifact(file, "report")
-            tracker.artifact(self.workspace.report / "front", "report/front")
+            tracker.artifact(report / "front", "report/front")
+            track_front(tracker, result.front, report / "front")
+            tracker.describe(describe_search(result.front, account))
         if all(member.state == "infeasible" for member in result.front):
             raise UserError(
                 f"search.constraints: {result.note}. Relax the bounds or search longer; what was "
@@ -163,8 +186,26 @@ class PreparedSearch:
             console.print(result.note)
         return result
 
+    def _account(self, result: SearchResult, networks: Sequence[VerifiedNetwork]) -> Account:
+        trained = [network.reported for network in networks if network.finished]
+        compared = trained or [r for r in result.trials if r.state == "complete"]
+        found = verdict(compared, uniform_architectures(self.space))
+        fingerprint = self.study.context["fingerprint"]
+        known = (fingerprint.get("device"), fingerprint.get("runtime"))
+        return Account(
+            verdict=found,
+            said=tuple(filter(None, [readings(result), agreement(trained, self.space)])),
+            directory=self.workspace.directory,
+            measured_on=", ".join(str(value) for value in known if value),
+            curves=self.workspace.history.with_name("curves.png"),
+        )
+
     def _search(self, tracker: Tracker | None) -> SearchResult:
-        search, goal = self.config.search, goal_of(self.config)
+        search, goal, study = self.config.search, goal_of(self.config), self.study
+        if study.aside:
+            set_aside(study.url, study.name, study.aside)
+            if tracker is not None:
+                tracker.retire(("trial-", "verify-"), "scored with an earlier supernet")
 
         def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
             if tracker is not None:
@@ -177,7 +218,7 @@ class PreparedSearch:
             self.space,
             self.evaluator,
             goal.objectives,
-            trials=search.trials,
+            trials=max(search.trials, len(study.rescored)),
             sampler=search.sampler,
             seed=self.config.seed,
             workers=search.workers,
@@ -188,7 +229,8 @@ class PreparedSearch:
             address=search.address or None,
             cpus_per_worker=search.cpus_per_worker,
             gpus_per_worker=gpus_per_worker(self.config),
-            start=self.start,
+            timeout_s=search.timeout_s or None,
+            start=[*self.start, *study.rescored],
             known={n: self.calculated[n] for n in goal.metrics if n in self.calculated},
             racing=search.racing,
             features=self.features,
@@ -248,7 +290,6 @@ class PreparedSearch:
         return plan_verification(
             self.config,
             self.workspace,
-            verified_goal(result.goal),
             candidates,
             macs=macs,
             supernet=self.study.context["supernet"],
@@ -282,17 +323,17 @@ class PreparedSearch:
             yield store
 
 
-def _starting_points(names: Sequence[str], space: SearchSpace, trials: int) -> list[Architecture]:
+def _starting_points(config: Config, space: SearchSpace) -> list[Architecture]:
     """The hand-made networks that are asked for, and those with one candidate throughout.
 
     With the plain networks among the first, no search misses the baseline it will be compared
     with. They take a quarter of the trials at most.
     """
     points = []
-    for name in names:
-        source, architecture = named_architecture(name)
+    for name in config.search.start:
+        source, architecture = named_architecture(name, config.plugins)
         try:
             points.append(translate(architecture, source, space))
         except UserError as error:
             raise UserError(f"search.start: {name!r} is not in the space: {error}") from None
-    return points + uniform_architectures(space)[: trials // 4]
+    return points + uniform_architectures(space)[: config.search.trials // 4]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +13,18 @@ from configs import Config, UserError
 from configs import load_config as read_config
 from configs.loading import find_config, place_of
 from configs.registry import load_plugins
-from evaluators.metrics import METRICS
+from configs.secrets import has_secret
+from configs.suggestions import did_you_mean
+from evaluators.metrics import AT, METRICS
 from evaluators.runtimes import RUNTIMES
 from experiments.data.splits import find_source
+from experiments.tracking.credentials import STORAGE, complete
+from experiments.tracking.store import check_uri
 from search.goal import Goal
 from search.samplers import SAMPLERS
 from search_space import SearchSpace
+
+logger = logging.getLogger("evolute.settings")
 
 ACCURACY = "accuracy"  # what networks that are trained alone are compared by
 
@@ -37,8 +45,16 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     config = read_config(name_or_path, overrides)
     path, search = find_config(name_or_path), config.search
     load_plugins(config.plugins)
+    _warn_of_readers(path, config)
+    with _placed(path, "tracking.uri"):
+        uri = complete(config.tracking.uri)
+        if uri:
+            check_uri(uri)
+    with _placed(path, "search.storage"):
+        storage = complete(search.storage, STORAGE)
     names: list[tuple[str, str, Mapping[str, object]]] = [
         ("latency.runtime", config.latency.runtime, RUNTIMES),
+        *((f"targets.{name}.runtime", t.runtime, RUNTIMES) for name, t in config.targets.items()),
         ("search.sampler", search.sampler, SAMPLERS),
         *((f"search.objectives.{name}", name, METRICS) for name in search.objectives),
         *((f"search.constraints.{name}", name, METRICS) for name in search.constraints),
@@ -47,13 +63,39 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     for key, name, registry in names:
         with _placed(path, key, f"{key}: "):
             registry[name]
+            _check_target(name, config)
     with _placed(path, "search"):
         goal_of(config)
     with _placed(path, "data.name"):
         find_source(config.data.name)
     with _placed(path, "space"):
         SearchSpace(config.space, config.plugins)
-    return config
+    return dataclasses.replace(
+        config,
+        tracking=dataclasses.replace(config.tracking, uri=uri),
+        search=dataclasses.replace(search, storage=storage),
+    )
+
+
+def _warn_of_readers(path: Path, config: Config) -> None:
+    """Say so where others of this machine can read a password in a configuration file."""
+    text = path.read_text(encoding="utf-8")
+    uris = [uri for uri in (config.tracking.uri, config.search.storage) if "://" in uri]
+    if any(uri in text for uri in uris if has_secret(uri)) and path.stat().st_mode & 0o044:
+        logger.warning(
+            "%s holds a password or a token, and others can read it: chmod 600 %s, or give it in "
+            "the environment (docs/secrets.md)",
+            path,
+            path,
+        )
+
+
+def _check_target(name: str, config: Config) -> None:
+    """Refuse a metric on a target device that the configuration does not have."""
+    _, _, target = name.partition(AT)
+    if target and target not in config.targets:
+        hint = did_you_mean(target, sorted(config.targets), "there are none yet.")
+        raise UserError(f"{name!r}: no target {target!r} is in the section `targets`; {hint}")
 
 
 def goal_of(config: Config) -> Goal:

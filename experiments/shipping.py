@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from configs import Config, config_to_dict
 from configs.atomic import write_atomically
+from configs.kept import read_or_none
 from evaluators import shared_device
 from experiments.console import console
-from experiments.devices import resolve_device
+from experiments.devices import latency_device
 from experiments.evaluator import image_shape, latency_fingerprint
 from experiments.export import as_metadata, export_programs, measure_forms
+from experiments.reporting.model_card import model_card
+from experiments.reporting.plots import plot_architectures
 from experiments.retrained import Retrained, read_retrained
 from experiments.retraining import Setup, Task, begin_run, seed_folder, train_seed
+from experiments.serving import example_file, write_mlmodel
 from experiments.studies import unit_of
-from search_space.architecture import WEIGHTS
+from experiments.targets import on_this_host
+from search.trials import TrialRecord
+from search_space import load_architecture
+from search_space.architecture import WEIGHTS, copy_plugins
 from supernet import load_weights
 
 if TYPE_CHECKING:
@@ -31,7 +37,8 @@ SEARCHED = "searched"  # the form under the settings of the search, among those 
 def write_task(setup: Setup, task: Task) -> None:
     """Write what a network's folder says before it is trained: what it is, and by which recipe."""
     task.blueprint.save(task.folder, setup.expected)
-    used = yaml.safe_dump(_used(setup.config), sort_keys=False)
+    plugins = copy_plugins(setup.config.plugins, task.folder)
+    used = yaml.safe_dump({**_used(setup.config), "plugins": plugins}, sort_keys=False)
     write_atomically(task.folder / "config.yaml", used)
 
 
@@ -59,7 +66,21 @@ def finish_retraining(setup: Setup, task: Task, tracker: Tracker | None = None) 
         inherited=setup.config.retrain.inherit,
     )
     retrained.write()
+    if task.blueprint.architecture:  # a model of timm's is loaded by timm
+        _describe(setup, task, retrained)
     return retrained
+
+
+def _describe(setup: Setup, task: Task, network: Retrained) -> None:
+    """Write the model card, the picture in it, and what lets MLflow load and serve the folder."""
+    folder = task.folder
+    fingerprints = read_or_none(folder / "fingerprint.json", dict, "the card goes without it") or {}
+    write_atomically(folder / "README.md", model_card(network, setup.config, fingerprints))
+    space, *_ = load_architecture(folder / "architecture.yaml")
+    record = TrialRecord(0, network.architecture, {}, "complete")
+    plot_architectures([record], space, folder / "architecture.png")
+    if not (folder / "MLmodel").exists():
+        write_mlmodel(folder, network.class_names, example_file(setup.splits.validation))
 
 
 def register(config: Config, network: Retrained, tracker: Tracker) -> None:
@@ -88,8 +109,9 @@ def _ship(setup: Setup, task: Task, seed: int) -> tuple[dict[str, float], dict[s
     """
     folder, config = task.folder, setup.config
     before, fingerprints = read_retrained(folder), folder / "fingerprint.json"
-    if before is not None and before.metrics["seed"] == seed and fingerprints.exists():
-        measured = json.loads(fingerprints.read_text(encoding="utf-8"))
+    if before is not None and before.metrics["seed"] == seed:
+        again = "the network is exported and timed again"
+        measured = read_or_none(fingerprints, dict, again) or {}
         if measured.get(SEARCHED) == latency_fingerprint(config):
             searched = {key: before.metrics[key] for key in ("latency_ms", "latency_spread")}
             return searched, before.latencies
@@ -97,7 +119,10 @@ def _ship(setup: Setup, task: Task, seed: int) -> tuple[dict[str, float], dict[s
     (folder / "metrics.json").unlink(missing_ok=True)  # until all files below are of this seed
     for file in (WEIGHTS, "curves.png"):
         write_atomically(folder / file, (seed_folder(task, seed) / file).read_bytes())
-    shape, device = image_shape(config), resolve_device(config.device)
+    shape = image_shape(config)
+    device = latency_device(config, on_this_host(config).latency)
+    if resource := config.latency.resource:
+        console.print(f"Latencies are those of this machine, not of {resource}.", highlight=False)
     with shared_device("cpu"):
         network = task.blueprint.build().eval()
         load_weights(folder / WEIGHTS, network)
@@ -117,10 +142,7 @@ def _ship(setup: Setup, task: Task, seed: int) -> tuple[dict[str, float], dict[s
 
 
 def _used(config: Config) -> dict[str, object]:
-    """Return the sections on which a retrained network depends; its plugins lie beside it."""
+    """Return the sections on which a retrained network depends."""
     values = config_to_dict(config)
     sections = USED_SECTIONS if not config.retrain.inherit else (*USED_SECTIONS, "train")
-    return {
-        **{key: values[key] for key in sections},
-        "plugins": [Path(plugin).name for plugin in config.plugins],
-    }
+    return {key: values[key] for key in sections}

@@ -16,14 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import nn
 
 from configs import Config, UserError, config_to_dict
 from configs.atomic import write_atomically
-from evaluators.accuracy import measure_accuracy
+from configs.kept import numbers, read_or_none
+from evaluators.accuracy import read_all, read_by_batch
 from evaluators.threads import torch_threads
 from experiments.classification import network_trainer
 from experiments.data.batches import TrainingBatches
+from experiments.data.preprocessing import are_stored
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import gpus_per_worker, hold_in_step, resolve_device, worker_threads
 from experiments.train import load_supernet
@@ -79,6 +82,24 @@ def train_alone(
     return trainer.shipped().eval()
 
 
+def finished_metrics(folder: Path) -> dict[str, float] | None:
+    """Return the metrics of a training that is done; None where it isn't, or they are damaged."""
+    return read_or_none(folder / METRICS_FILE, numbers, "the trained network is read again")
+
+
+def _trained_already(network: nn.Module, config: Config, folder: Path) -> nn.Module | None:
+    """Return a network with its trained weights, where these outlived its metrics; else None."""
+    if (folder / CHECKPOINT).exists() or not (folder / WEIGHTS).exists():
+        return None  # the checkpoint is removed as the last
+    try:
+        load_weights(folder / WEIGHTS, network)
+    except UserError:  # damaged as well
+        return None
+    if config.retrain.channels_last:  # read to the same bit
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
+
+
 class StandAlone:
     """What a worker does with an architecture: it is trained on its own, and read.
 
@@ -113,18 +134,19 @@ class StandAlone:
         self._splits: Splits | None = None
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
-        """Return accuracies on the halves of the validation images, and the seconds it took.
+        """Return what was read of the halves of the validation images, and the seconds it took.
 
-        ``accuracy`` is of the second half, by which a search has selected nothing, and
-        ``selection_accuracy`` of the first; ``accuracy_images`` and ``selection_accuracy_images``
-        say how many images they have.
+        ``accuracy`` and ``cross_entropy`` are of the second half, by which a search has selected
+        nothing; ``selection_accuracy`` and ``selection_cross_entropy`` are of the first.
+        ``accuracy_images`` and ``selection_accuracy_images`` say how many images these have, and
+        ``cross_entropy_deviation`` how much that of single images varies.
 
         Raises:
             UserError: The weights to start from are missing, or the training fails.
         """
         folder = self.folder_of(architecture)
-        if (folder / METRICS_FILE).exists():
-            return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        if (finished := finished_metrics(folder)) is not None:
+            return finished
         with torch_threads(worker_threads(self.config)):
             return self._train(architecture, folder)
 
@@ -134,7 +156,7 @@ class StandAlone:
 
     def finished(self, architecture: Architecture) -> bool:
         """Return whether the training of an architecture is done."""
-        return (self.folder_of(architecture) / METRICS_FILE).exists()
+        return finished_metrics(self.folder_of(architecture)) is not None
 
     def _train(self, architecture: Architecture, folder: Path) -> dict[str, float]:
         started, device = time.monotonic(), resolve_device(self.config.device)
@@ -142,7 +164,7 @@ class StandAlone:
         with hold_in_step(device):
             network = self._network(architecture).to(device)
         save_architecture(folder / "architecture.yaml", self.space, architecture)
-        shipped = train_alone(
+        shipped = _trained_already(network, self.config, folder) or train_alone(
             network,
             self.config,
             splits.train,
@@ -151,11 +173,15 @@ class StandAlone:
             on_epoch=lambda epoch, loss, _: history.add(epoch, {"loss": loss}),
         )
         selected, unseen = splits.halves
+        reading, chosen = (read_all(read_by_batch(shipped, b)) for b in (unseen, selected))
         metrics: dict[str, float] = {
-            "accuracy": measure_accuracy(shipped, unseen),
-            "accuracy_images": unseen.images,
-            "selection_accuracy": measure_accuracy(shipped, selected),
-            "selection_accuracy_images": selected.images,
+            "accuracy": reading.accuracy,
+            "accuracy_images": reading.images,
+            "cross_entropy": reading.cross_entropy,
+            "cross_entropy_deviation": reading.deviation,
+            "selection_accuracy": chosen.accuracy,
+            "selection_accuracy_images": chosen.images,
+            "selection_cross_entropy": chosen.cross_entropy,
             "seconds": time.monotonic() - started,
         }
         save_weights(folder / WEIGHTS, shipped)
@@ -186,6 +212,7 @@ class StandAlone:
                 resolve_device(self.config.device),
                 batch_size=self.config.retrain.batch_size,
                 statistics=self.workspace.statistics,
+                split=self.workspace.split,
             )
         return self._splits
 
@@ -262,7 +289,6 @@ def train_all(
             training,
             propose,
             finish,
-            trials=left,
             workers=search.workers,
             address=search.address or None,
             cpus_per_worker=search.cpus_per_worker,
@@ -278,7 +304,7 @@ def same_workers(config: Config) -> Iterator[None]:
     if search.workers == 0:
         yield
         return
-    from search.executors.ray import ray_session
+    from search.executors.ray_session import ray_session
 
     with ray_session(
         search.address or None, search.workers, search.cpus_per_worker, gpus_per_worker(config)
@@ -297,6 +323,8 @@ def conditions(config: Config, workspace: Workspace, **more: Any) -> str:
     plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in config.plugins]
     recipe = {**config_to_dict(config.retrain), "seeds": None}
     data, statistics = what_matters(config)["data"], workspace.statistics
+    if statistics.exists() and not are_stored(statistics):
+        load_splits(config, "cpu", statistics=statistics)  # writes the same again
     kept = statistics.read_text(encoding="utf-8") if statistics.exists() else ""
     parts = [recipe, data, kept, config_to_dict(config.space), plugins, more]
     text = json.dumps(parts, sort_keys=True)

@@ -15,19 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config, UserError, config_to_dict
-from evaluators import TooNoisy, measure_reference
-from evaluators.metrics import METRICS, TIMED
+from evaluators import TooNoisy
+from evaluators.metrics import AT, METRICS, TIMED
 from experiments.console import busy
-from experiments.devices import resolve_device
 from experiments.evaluator import latency_fingerprint
 from experiments.settings import goal_of
+from experiments.targets import (
+    fingerprint_on,
+    on_this_host,
+    targets_reachable,
+    unit_on,
+    used_targets,
+)
 from experiments.workspace import Workspace, what_matters
-from search.study import StoredStudy, storage_url, stored_studies
+from search.storage import storage_url
+from search.study import StoredStudy, stored_studies
 from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
 
 Known = Mapping[Architecture, Mapping[str, float]]
 
+ASIDE = " (supernet "  # between the name of a study that was put aside and the weights' hash
+TARGETS = "targets"  # the fingerprint of each target device, in a study that has any
 VALUES = ("fingerprint", "seed", "data", "evaluate", "supernet")  # what metrics depend on
 
 
@@ -39,12 +48,16 @@ class StudyPlan:
         url: Where it is stored.
         context: What it refuses to go on without: `VALUES`, the sampler, the unit of latency.
         known: Metrics of architectures, from other studies of the same values.
+        aside: The new name of a study of another supernet, which makes room for this one; else "".
+        rescored: Architectures of studies that were put aside and are not in this one yet.
     """
 
     name: str
     url: str
     context: dict[str, Any]
     known: Known
+    aside: str = ""
+    rescored: tuple[Architecture, ...] = ()
 
 
 def check_study(config: Config, workspace: Workspace) -> None:
@@ -58,10 +71,13 @@ def check_study(config: Config, workspace: Workspace) -> None:
         _refuse_other(own, config, workspace)
 
 
-def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
+def plan_study(config: Config, workspace: Workspace, rescore: bool = False) -> StudyPlan:
     """Return the study of a search; of a new one the unit of latency is measured, if it needs one.
 
     Nothing is written.
+
+    Args:
+        rescore: Where the study is of an earlier supernet, begin it anew with its architectures.
 
     Raises:
         UserError: The study is of another search, there is no supernet, or the device is too busy.
@@ -72,30 +88,59 @@ def plan_study(config: Config, workspace: Workspace) -> StudyPlan:
         )
     studies, own = _find_studies(config, workspace)
     values = _values(config, workspace)
+    old = None
     if own is not None:
-        _refuse_other(own, config, workspace)
+        old = own if rescore and _is_of_other_supernet(own, values) else None
+        _refuse_other(own, config, workspace, () if old is None else ("supernet",))
     alike = _alike(studies, config, values)
     # an older study's unit goes on being that of all studies whose values it shares
     units = (study.context.get("reference_ms") for study in ([own] if own else alike))
     reference_ms = next(filter(None, units), None)
-    if reference_ms is None and _is_timed(config):
-        reference_ms = _measure_unit(config)
+    if reference_ms is None and "" in _timed(config):
+        reference_ms = _measure_unit(config, "")
     context = {**values, "sampler": config.search.sampler, "reference_ms": reference_ms}
+    if TARGETS in values:
+        context["units"] = _units(config, [own] if own else alike)
+    name = workspace.study_name(config.name)
     return StudyPlan(
-        workspace.study_name(config.name), _url(config, workspace), context, _known(alike)
+        name,
+        _url(config, workspace),
+        context,
+        _known(alike),
+        aside="" if old is None else f"{name}{ASIDE}{old.context['supernet'][:8]})",
+        rescored=_to_rescore(studies, name, old, own),
     )
 
 
+def _is_of_other_supernet(own: StoredStudy, values: Mapping[str, Any]) -> bool:
+    return own.context.get("supernet") != values["supernet"]
+
+
+def _to_rescore(
+    studies: list[StoredStudy], name: str, old: StoredStudy | None, own: StoredStudy | None
+) -> tuple[Architecture, ...]:
+    """Return what studies that were put aside know and the present one does not, in their order."""
+    aside = [study for study in studies if study.name.startswith(f"{name}{ASIDE}")]
+    aside += [] if old is None else [old]
+    scored = {r.architecture for r in own.records} if own is not None and old is None else set()
+    known = dict.fromkeys(record.architecture for study in aside for record in study.records)
+    return tuple(architecture for architecture in known if architecture not in scored)
+
+
 def known_metrics(config: Config, workspace: Workspace) -> Known:
-    """Return what all studies of a work directory know that share the values of a configuration."""
+    """Return what all studies of a work directory know that share the values of a configuration.
+
+    Latencies are those of this machine.
+    """
     studies, _ = _find_studies(config, workspace)
-    return _known(_alike(studies, config, _values(config, workspace)))
+    return _known(_alike(studies, config, _values(on_this_host(config), workspace)))
 
 
 def values_key(config: Config, workspace: Workspace, keys: Sequence[str] = VALUES) -> str:
     """Hash what metrics of the architectures of a space depend on, or some of it."""
     plugins = [Path(plugin).read_text(encoding="utf-8") for plugin in config.plugins]
-    values = {key: v for key, v in _values(config, workspace).items() if key in keys}
+    here = _values(on_this_host(config), workspace)
+    values = {key: v for key, v in here.items() if key in keys}
     parts = [values, config_to_dict(config.space), plugins]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -110,7 +155,23 @@ def _alike(
         for study in studies
         if study.settings["space"] == space
         and all(study.context.get(key) == values.get(key) for key in VALUES)
+        and _same_targets(study.context.get(TARGETS, {}), values.get(TARGETS, {}))
     ]
+
+
+def _same_targets(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether no target of two studies is another device in each; they may have others."""
+    return all(known[name] == wanted[name] for name in known.keys() & wanted.keys())
+
+
+def _units(config: Config, studies: Sequence[StoredStudy]) -> dict[str, float]:
+    """Return the unit of each target, measured where no study has one."""
+    known = [study.context.get("units", {}) for study in studies]
+    units = {}
+    for target in used_targets(config):
+        kept = next(filter(None, (each.get(target) for each in known)), None)
+        units[target] = _measure_unit(config, target) if kept is None else kept
+    return units
 
 
 def _known(studies: list[StoredStudy]) -> dict[Architecture, dict[str, float]]:
@@ -150,14 +211,23 @@ def _find_studies(
     return studies, next((study for study in studies if study.name == name), None)
 
 
-def _refuse_other(own: StoredStudy, config: Config, workspace: Workspace) -> None:
+def _refuse_other(
+    own: StoredStudy, config: Config, workspace: Workspace, allowed: Sequence[str] = ()
+) -> None:
     context = {
         **own.context,  # the unit is its own, and so is a supernet that is still to be trained
         **_values(config, workspace),
         "sampler": config.search.sampler,
+        **{key: own.context[key] for key in allowed},
     }
     space = SearchSpace(config.space, config.plugins)
     if difference := own.difference(space, goal_of(config), context):
+        if difference.startswith("supernet "):
+            raise UserError(
+                f"the study {own.name!r} was scored with other weights than those of "
+                f"{workspace.weights}. Put the old weights back, search in another directory with "
+                "--out, or have its architectures evaluated anew: evolute search ... --rescore"
+            )
         raise UserError(
             f"the study {own.name!r} is of another search: {difference}. Take the old value, or "
             "begin a new study on the same supernet; nothing is trained again for it, and metrics "
@@ -167,7 +237,11 @@ def _refuse_other(own: StoredStudy, config: Config, workspace: Workspace) -> Non
 
 def _values(config: Config, workspace: Workspace) -> dict[str, Any]:
     """Return `VALUES` as far as they are there: `supernet`, a hash, once it is trained."""
-    values: dict[str, Any] = {"fingerprint": latency_fingerprint(config)}
+    targets = used_targets(config)
+    with targets_reachable(config):
+        values: dict[str, Any] = {"fingerprint": fingerprint_on(config, "")}
+        if targets:
+            values[TARGETS] = {name: fingerprint_on(config, name) for name in targets}
     values |= {key: value for key, value in what_matters(config).items() if key in VALUES}
     if workspace.weights.exists():
         with workspace.weights.open("rb") as file:
@@ -181,14 +255,17 @@ def _url(config: Config, workspace: Workspace) -> str:
     return url
 
 
-def _is_timed(config: Config) -> bool:
-    return any(METRICS[name].effort == TIMED for name in goal_of(config).metrics)
+def _timed(config: Config) -> set[str]:
+    """Return where something is timed: the names of targets, "" for what `latency` says."""
+    timed = [name for name in goal_of(config).metrics if METRICS[name].effort == TIMED]
+    return {name.partition(AT)[2] for name in timed}
 
 
-def _measure_unit(config: Config) -> float:
+def _measure_unit(config: Config, target: str) -> float:
+    where = f" on {target}" if target else ""
     try:
-        with busy("Measuring the reference network ..."):
-            return measure_reference(config.latency, device=resolve_device(config.device))
+        with busy(f"Measuring the reference network{where} ..."):
+            return unit_on(config, target)
     except TooNoisy as noise:
         raise UserError(
             f"the reference network could not be measured: {noise}. Stop what else runs on the "

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from configs import Config, UserError
+from configs.differences import first_difference
 from evaluators.accuracy import inherited_accuracy, too_few_images
 from experiments.classification import supernet_trainer
 from experiments.console import console, step_progress
 from experiments.data.splits import Splits, describe, load_splits
 from experiments.devices import hold_in_step, resolve_device
 from experiments.training_history import TrainingHistory
-from experiments.workspace import Workspace
+from experiments.workspace import SUPERNET_KEYS, Workspace, what_matters
 from search_space import SearchSpace
 from supernet import Supernet, Trainer, fit, load_weights, save_weights, seed_everything
+from supernet.checkpoint import read_metadata
 from supernet.distributed import is_main_process, join_distributed_run
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
 
+SETTINGS = "evolute.settings"  # in the head of the weights' file
 PROBES = 3  # architectures whose accuracy is followed during training
 PROBED = 5  # times during training
 
@@ -52,6 +56,7 @@ def prepare_training(config: Config, workspace: Workspace) -> PreparedTraining:
         UserError: The data is unusable, or the recipe is not possible.
     """
     if workspace.weights.exists():
+        _refuse_other_weights(config, workspace)
         return PreparedTraining(config, workspace, None)
     rank, world_size = join_distributed_run()
     device = resolve_device(config.device)
@@ -64,6 +69,7 @@ def prepare_training(config: Config, workspace: Workspace) -> PreparedTraining:
             rank=rank,
             world_size=world_size,
             statistics=workspace.statistics,
+            split=workspace.split,
         )
     trainer = supernet_trainer(supernet, config.train, splits.train.steps_per_epoch, config.seed)
     return PreparedTraining(config, workspace, (splits, trainer))
@@ -111,6 +117,11 @@ class PreparedTraining:
                 run.metrics(values, step=epoch)
             begun = time.monotonic()
 
+        def on_rollback(what: str) -> None:
+            console.print(f"{what}.", style="yellow", highlight=False)
+            if run is not None:
+                run.tags({f"rollback.{trainer.rollbacks}": what})
+
         with step_progress("Supernet", trainer.total_steps) as advance:
             fit(
                 trainer,
@@ -119,12 +130,36 @@ class PreparedTraining:
                 lambda step, loss: advance(step, f"loss {loss:.3f}"),
                 on_epoch,
                 hold,
+                on_rollback,
             )
-        save_weights(workspace.weights, trained)
+        save_weights(workspace.weights, trained, {SETTINGS: json.dumps(_settings(config))})
         if run is not None:
             run.artifact(history.plot())
             run.finish()
         return trained.eval()
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what the weights of a supernet depend on."""
+    values = what_matters(config)
+    return {key: values[key] for key in SUPERNET_KEYS}
+
+
+def _refuse_other_weights(config: Config, workspace: Workspace) -> None:
+    """Refuse weights that were trained by other settings, whatever lies beside them.
+
+    Raises:
+        UserError: They were; the message names what differs.
+    """
+    stored = read_metadata(workspace.weights).get(SETTINGS)
+    if stored is None:
+        return
+    wanted = json.loads(json.dumps(_settings(config)))
+    if difference := first_difference(json.loads(stored), wanted):
+        raise UserError(
+            f"{workspace.weights} was trained by other settings: {difference}. Choose another "
+            "directory with --out, take the old value, or remove the folder of the weights"
+        )
 
 
 def new_supernet(config: Config) -> Supernet:

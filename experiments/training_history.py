@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.atomic import write_atomically
+from configs.kept import read_or_none
 
 
 class TrainingHistory:
@@ -15,9 +16,12 @@ class TrainingHistory:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._entries: list[dict[str, Any]] = (
-            json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        )
+        self._entries = read_or_none(file, _entries, "the curve begins here") or []
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What was written down, by epoch."""
+        return list(self._entries)
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Write down an epoch, counted from 1; it replaces itself and what followed it."""
@@ -26,9 +30,15 @@ class TrainingHistory:
         write_atomically(self.file, json.dumps(self._entries))
 
     @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return self._entries[-1]["epoch"] if self._entries else 0
+
+    @property
     def seconds(self) -> float | None:
         """How long all epochs took; None where it was not written down."""
-        if not self._entries or any("seconds" not in entry for entry in self._entries):
+        whole = [entry["epoch"] for entry in self._entries] == [*range(1, len(self._entries) + 1)]
+        if not self._entries or not whole or any("seconds" not in e for e in self._entries):
             return None
         return sum(entry["seconds"] for entry in self._entries)
 
@@ -38,3 +48,9 @@ class TrainingHistory:
 
         drawn = [{k: v for k, v in entry.items() if k != "seconds"} for entry in self._entries]
         return plot_curves(drawn, self.file.with_name("curves.png"))
+
+
+def _entries(values: Any) -> list[dict[str, Any]]:
+    for entry in values:
+        int(entry["epoch"])
+    return list(values)

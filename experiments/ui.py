@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.secrets import hide
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.tracking.uploader import upload
+from experiments.tracking.view import runs_page
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
 
@@ -44,7 +46,7 @@ def open_ui(
     """
     uri = _store_of(place, say)
     if uri.startswith(("http://", "https://")):
-        say(f"The tracking server has its own UI: {uri}")
+        say(f"The tracking server has its own UI: {hide(uri)}")
         return
     free = free_port(host, port)
     if free != port:
@@ -82,7 +84,7 @@ def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
 def _runs_page(uri: str) -> str:
     """Return the path of the page with the runs, where the store has one experiment of ours."""
     found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
-    return f"/#/experiments/{found[0].experiment_id}/runs" if len(found) == 1 else ""
+    return runs_page(found[0].experiment_id) if len(found) == 1 else ""
 
 
 def _runs_that_exist(directory: Path) -> str:
@@ -115,10 +117,12 @@ def free_port(host: str, first: int) -> int:
 def _start_server(uri: str, host: str, port: int) -> subprocess.Popen[bytes]:
     """Start MLflow's server with one worker and no job runners: 2 processes instead of 15."""
     import_mlflow()  # for the environment it sets
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     command += ["--uvicorn-opts", "--timeout-graceful-shutdown 5"]  # seconds for open requests
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # The URI goes the way on which no other user of the machine can read it.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
 

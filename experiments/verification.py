@@ -22,13 +22,12 @@ from pathlib import Path
 from configs import Config, UserError
 from experiments.classification import training_paths
 from experiments.console import as_duration, console, step_progress
-from experiments.promising import cost_axis
+from experiments.devices import workers_at_a_time
 from experiments.reporting.verified import VerifiedNetwork
 from experiments.stand_alone import StandAlone, conditions, same_workers, train_all
 from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
-from search.goal import Goal
-from search.halving import GROUPS, Entrant, Halving, plan_halving, smallest_halving
+from search.halving import Entrant, Halving, plan_halving, smallest_halving
 from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
 
@@ -61,7 +60,7 @@ class Verification:
     def __str__(self) -> str:
         """Say what will be done, and how long it will take where that is known."""
         halving = self.halving
-        last = sum(halving.places(g, halving.rungs - 1) for g in range(len(halving.groups)))
+        last = halving.size(halving.rungs - 1)
         seconds = TrainingHistory(self.workspace.history).seconds
         time = "" if seconds is None else f", about {as_duration(self.share * seconds)}"
         epochs = ", ".join(map(str, halving.epochs))
@@ -88,7 +87,7 @@ class Verification:
         going = list(halving.entrants)
         progress = step_progress("Verification", halving.trainings())
         with contextlib.ExitStack() as workers, progress as advance:
-            left = _TimeLeft(halving, self.config.search.workers)
+            left = _TimeLeft(halving, workers_at_a_time(self.config))
             for rung in range(halving.rungs):
                 training = self.training(rung)
                 left.begin(rung, going)
@@ -106,7 +105,7 @@ class Verification:
                 trained = train_all(training, going, done, _say_failure)
                 if not trained:
                     raise UserError(f"verify: all {len(going)} trainings of rung {rung} fail")
-                scores = {a: metrics["selection_accuracy"] for a, metrics in trained.items()}
+                scores = {a: -metrics["selection_cross_entropy"] for a, metrics in trained.items()}
                 if rung + 1 < halving.rungs:
                     going = halving.survivors(rung, scores)
         networks = [
@@ -124,7 +123,7 @@ class Verification:
     def training(self, rung: int) -> StandAlone:
         """Return what trains the networks of a rung."""
         return StandAlone(
-            _with_epochs(self.config, 2**rung),
+            _recipe_of(self.config, rung),
             self.workspace,
             self.folder / f"rung-{rung}",
             seed=self.config.seed + rung,  # another order of the images
@@ -135,7 +134,6 @@ class Verification:
 def plan_verification(
     config: Config,
     workspace: Workspace,
-    goal: Goal,
     candidates: Mapping[Entrant, TrialRecord],
     *,
     macs: Callable[[Architecture], float],
@@ -151,22 +149,22 @@ def plan_verification(
     Raises:
         NothingToVerify: The budget is too small.
     """
-    groups = GROUPS if cost_axis(goal) else 1
     whole = supernet_price(config, macs)
     budget, epochs = config.verify.budget * whole, config.retrain.epochs
-    halving = plan_halving(list(candidates), budget, epochs, groups)
+    halving = plan_halving(list(candidates), budget, epochs)
     if halving is None:
-        least = smallest_halving(list(candidates), groups).price_of_all() / whole
+        least = smallest_halving(list(candidates)).price_of_all() / whole
         raise NothingToVerify(
             f"an epoch of the plain networks and the most promising others costs {least:.2g} of "
             f"the supernet's training, and verify.budget is {config.verify.budget:g}; raise it"
         )
     start = config.verify.start
     alike = conditions(
-        _with_epochs(config, 1),
+        _recipe_of(config, 0),
         workspace,
         seed=config.seed,
         start=start,
+        learning_rate=config.verify.learning_rate,
         supernet=supernet if start == "inherited" else None,
     )
     return Verification(
@@ -192,8 +190,14 @@ def _say_failure(architecture: Architecture, error: UserError) -> None:
     console.print(f"Dropped: {error}", highlight=False)
 
 
-def _with_epochs(config: Config, epochs: int) -> Config:
-    return dataclasses.replace(config, retrain=dataclasses.replace(config.retrain, epochs=epochs))
+def _recipe_of(config: Config, rung: int) -> Config:
+    """Return the configuration with the recipe of a rung: gentle with weights that are trained."""
+    trained = rung > 0 or config.verify.start == "inherited"
+    share = config.verify.learning_rate if trained else 1.0
+    recipe = dataclasses.replace(
+        config.retrain, epochs=2**rung, learning_rate=config.retrain.learning_rate * share
+    )
+    return dataclasses.replace(config, retrain=recipe)
 
 
 class _TimeLeft:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs import Config, UserError, config_to_dict, load_config
-from configs.atomic import write_atomically
+from configs.atomic import remove_abandoned, write_atomically
 from configs.differences import first_difference
-from experiments.tracking.journal import redact
+from configs.schema import Tracking
+from configs.secrets import has_secret, hide_storage, without_secrets
+from configs.sqlite import sqlite_url
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
@@ -61,8 +63,9 @@ class Workspace:
         return f"{name}/{self.directory.name}" if named else name
 
     def keep(self, config: Config) -> None:
-        """Write the configuration that the results to come belong to."""
-        write_atomically(self.config, yaml.safe_dump(config_to_dict(config), sort_keys=False))
+        """Write the configuration that the results to come belong to, without its secrets."""
+        values = without_secrets(config_to_dict(config))
+        write_atomically(self.config, yaml.safe_dump(values, sort_keys=False), file_mode(config))
 
     @property
     def config(self) -> Path:
@@ -71,6 +74,10 @@ class Workspace:
     @property
     def statistics(self) -> Path:
         return self.root / "statistics.json"
+
+    @property
+    def split(self) -> Path:
+        return self.root / "split.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -115,9 +122,10 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
     workspace = Workspace(out or Path("runs") / config.name)
     if study:
         workspace = workspace.named(study)
+    sqlite_url(workspace.study)  # refuses what no database can be in
     kept = Workspace(workspace.root)
     if kept.config.exists() and (kept.checkpoint.exists() or kept.weights.exists()):
-        old, new = what_matters(load_config(kept.config)), what_matters(config)
+        old, new = what_matters(_kept_config(kept)), what_matters(config)
         for key in SUPERNET_KEYS:
             if difference := first_difference(old[key], new[key], key):
                 raise UserError(
@@ -125,6 +133,24 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
                     "Choose another directory with --out, or take the old value"
                 )
     return workspace
+
+
+def _kept_config(workspace: Workspace) -> Config:
+    try:
+        return load_config(workspace.config)
+    except UserError as error:
+        copies = sorted(workspace.directory.glob("tracking.files/*/config.yaml"))
+        way_out = f"copy {copies[0]} over it" if copies else "move it away"
+        raise UserError(
+            f"{workspace.config} is damaged; {way_out}, and give the same command again ({error})"
+        ) from None
+
+
+def file_mode(config: Config) -> int | None:
+    """Return who may read what is kept of a configuration: the owner where a secret was given."""
+    storage = config.search.storage
+    secret = has_secret(config.tracking.uri) or hide_storage(storage) != storage
+    return 0o600 if secret else None
 
 
 def what_matters(config: Config) -> dict[str, Any]:
@@ -136,12 +162,26 @@ def what_matters(config: Config) -> dict[str, Any]:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Return a configuration that means the same files to a worker, which is in another folder."""
+    """Return a configuration that means the same files to a worker, which is in another folder.
+
+    Where the driver keeps and tracks what comes back, with which password, is not among it.
+    """
     root = os.path.abspath(config.data.root) if config.data.root else ""
     data = dataclasses.replace(config.data, root=root)
     return dataclasses.replace(
-        config, data=data, plugins=tuple(map(os.path.abspath, config.plugins))
+        config,
+        data=data,
+        plugins=tuple(map(os.path.abspath, config.plugins)),
+        search=dataclasses.replace(config.search, storage=""),
+        tracking=Tracking(),
     )
+
+
+def _what_is_searched(config: Config) -> dict[str, Any]:
+    """Return what tells one search from another in a table of runs."""
+    search = config.search
+    return {"data": config.data.name, "trials": search.trials, "sampler": search.sampler,
+            "objectives": " ".join(search.objectives), "device": config.device}  # fmt: skip
 
 
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
@@ -154,18 +194,17 @@ def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     from experiments.tracking.store import local_uri
     from experiments.tracking.tracker import Tracker
 
+    remove_abandoned(workspace.directory)
     if not workspace.config.exists():
         workspace.keep(config)
-    params = config_to_dict(config)
-    params.pop("space")  # its file is an artifact; hundreds of parameters would bury the others
     named = workspace.root != workspace.directory
     tracker = Tracker(
         workspace.directory,
         uri=config.tracking.uri or (local_uri(workspace.root) if named else None),
         experiment=config.tracking.experiment,
         run_name=workspace.study_name(config.name),
-        tags={**code_version(), **machine(), **command_tag()},
-        params=params,
+        tags={**code_version(), **machine(), **command_tag(), **_what_is_searched(config)},
+        params={"seed": config.seed},  # the whole configuration is an artifact
     )
-    tracker.text("config.yaml", redact(workspace.config.read_text(encoding="utf-8")))
+    tracker.text("config.yaml", workspace.config.read_text(encoding="utf-8"), file_mode(config))
     return tracker

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from search_space import Architecture
 
 REFERENCE_TRIALS = 10  # complete trials that fix the reference point of the hypervolume
-HOPELESS = 6  # failures without a single success, after which the evaluator counts as broken
+HOPELESS = 6  # failures without a single success, after which the evaluator counts as broken;
+# those of `start` are left out: the networks that people name may all be broken in one way
 
 OnTrial = Callable[[TrialRecord, SearchProgress], None]
 
@@ -57,7 +58,7 @@ class SearchDriver:
         self._withheld: list[TrialRecord] = []
         self._proven = any(record.state != "failed" for record in study.records)
         self._exhausted = False
-        self._started, self._done_before = time.monotonic(), len(study.records)
+        self._first: tuple[float, int] | None = None  # when records of this run began, with which
 
     def propose(self) -> Task | None:
         """Return the next evaluation, or None when the budget or the space is exhausted."""
@@ -85,7 +86,8 @@ class SearchDriver:
         record = self._judge(architecture, outcome)
         if record.state == "failed" and not self._proven:
             self._withheld.append(record)
-            if len(self._withheld) == HOPELESS:
+            drawn = [each for each in self._withheld if each.architecture not in self._spared]
+            if len(drawn) == HOPELESS:
                 raise self._hopeless()
             return
         self._proven = True
@@ -185,8 +187,8 @@ class SearchDriver:
     def _progress(self) -> SearchProgress:
         done = len(self.study.records)
         reference, front = self._reference(), self._front
-        new = done - self._done_before
-        elapsed = time.monotonic() - self._started
+        self._first = self._first or (time.monotonic(), done)  # what comes before it is no trial
+        elapsed, new = time.monotonic() - self._first[0], done - self._first[1]
         return SearchProgress(
             done=done,
             total=self.trials,

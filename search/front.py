@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+AT_ONCE = 256  # points that are compared with all others in one step
 REFERENCE_MARGIN = 0.1  # how far beyond the worst value the reference point lies, in ranges
 
 
@@ -20,10 +21,11 @@ def non_dominated(losses: np.ndarray) -> np.ndarray:
         A boolean mask, shape (points,).
     """
     keep = np.ones(len(losses), dtype=bool)
-    for index, point in enumerate(losses):
-        no_worse = (losses <= point).all(axis=1)
-        better = (losses < point).any(axis=1)
-        keep[index] = not (no_worse & better).any()
+    for start in range(0, len(losses), AT_ONCE):
+        points = losses[start : start + AT_ONCE]
+        no_worse = (losses[:, None] <= points).all(axis=2)
+        better = (losses[:, None] < points).any(axis=2)
+        keep[start : start + AT_ONCE] = ~(no_worse & better).any(axis=0)
     return keep
 
 

@@ -1,9 +1,11 @@
 """Successive halving along a cost: who is trained alone, how long, and who goes on.
 
 What is trained ever longer is halved again and again (Jamieson and Talwalkar 2016,
-https://arxiv.org/abs/1502.07943). Three things are added. Networks are compared in groups of
-similar cost, so that a fast one is not dropped because a slow one is more accurate. The best plain
-network of a group, one candidate throughout, always stays: it is the baseline. And a plan is
+https://arxiv.org/abs/1502.07943). Three things are added. Networks are chosen for the hypervolume
+of cost and quality that they add to those that were chosen before them, so that those that go on
+are spread along the cost, and a fast one is not dropped because a slow one is more accurate; the
+best of its kind always goes on, whatever it costs. Plain networks, one candidate throughout, are
+halved by themselves, and first: they are the baseline that others have to add to. And a plan is
 counted before anything is trained, so that it keeps a budget whoever goes on.
 
 It is synchronous, a rung is complete before any network is dropped. Whom an asynchronous pruner
@@ -15,17 +17,20 @@ networks a rung, waiting costs little.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.front import hypervolume, reference_point
 
 if TYPE_CHECKING:
     from search_space import Architecture
 
-GROUPS = 3  # along the cost
-LEAST = 2  # networks of a group that are trained to the end; likewise those that enter beside plain
+LEAST = 2  # of either kind that are trained to the end; others that enter beside plain ones
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Entrant:
     """An architecture that may be trained.
 
     Attributes:
-        cost: What it is grouped by, such as its latency.
+        cost: Along which networks are spread, such as latency; 0 of all where there is none.
         price: Of an epoch of its training, in any unit.
         promise: How good it is expected to be.
         plain: Whether it has one candidate throughout.
@@ -48,12 +53,13 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Halving:
-    """Who enters, in groups of rising cost, and how many rungs there are.
+    """Who enters, plain networks and others, and how many rungs there are.
 
     Rung k takes 2^k epochs, which begin with the weights of the rung before.
     """
 
-    groups: tuple[tuple[Entrant, ...], ...]
+    plain: tuple[Entrant, ...]
+    others: tuple[Entrant, ...]
     rungs: int
 
     @property
@@ -64,23 +70,21 @@ class Halving:
     @cached_property
     def entrants(self) -> dict[Architecture, Entrant]:
         """All who enter, by their architecture."""
-        return {entrant.architecture: entrant for group in self.groups for entrant in group}
+        return {entrant.architecture: entrant for entrant in (*self.plain, *self.others)}
 
-    def places(self, group: int, rung: int) -> int:
-        """Return how many of a group are trained in a rung."""
-        size = len(self.groups[group])
-        return min(size, max(LEAST, math.ceil(size / 2**rung)))
+    def size(self, rung: int) -> int:
+        """Return how many are trained in a rung."""
+        return sum(_places(kind, rung) for kind in (self.plain, self.others))
 
     def trainings(self) -> int:
         """Return how many trainings all rungs have."""
-        groups = range(len(self.groups))
-        return sum(self.places(group, rung) for group in groups for rung in range(self.rungs))
+        return sum(map(self.size, range(self.rungs)))
 
     def price(self, rung: int) -> float:
         """Return the most that a rung can cost: its most expensive networks go on."""
         return 2**rung * sum(
-            sum(sorted((e.price for e in members), reverse=True)[: self.places(group, rung)])
-            for group, members in enumerate(self.groups)
+            sum(sorted((e.price for e in kind), reverse=True)[: _places(kind, rung)])
+            for kind in (self.plain, self.others)
         )
 
     def price_of_all(self) -> float:
@@ -90,66 +94,96 @@ class Halving:
     def survivors(self, rung: int, scores: Mapping[Architecture, float]) -> list[Architecture]:
         """Return who of those that were trained in a rung goes on to the next, best first.
 
-        In each group the best have the places of the next rung, the cheaper of equals first; where
-        no plain network is among them, the best plain one takes the last.
-
         Args:
             scores: Of all that were trained in the rung.
         """
-        kept: list[Architecture] = []
-        for group, members in enumerate(self.groups):
-            trained = [entrant for entrant in members if entrant.architecture in scores]
-            trained.sort(key=lambda entrant: (-scores[entrant.architecture], entrant.cost))
-            best = trained[: self.places(group, rung + 1)]
-            plain = next((entrant for entrant in trained if entrant.plain), None)
-            if plain is not None and plain not in best:
-                best[-1] = plain
-            kept += [entrant.architecture for entrant in best]
-        return kept
+        kept: list[Entrant] = []
+        for kind in (self.plain, self.others):
+            trained = [entrant for entrant in kind if entrant.architecture in scores]
+            if not trained:
+                continue
+            values = {entrant: scores[entrant.architecture] for entrant in (*trained, *kept)}
+            best = min(trained, key=lambda each: (-values[each], each.cost, each.architecture))
+            rest = [entrant for entrant in trained if entrant != best]
+            places = _places(kind, rung + 1) - 1
+            kept += [best, *islice(spread(rest, values, [*kept, best]), places)]
+        kept.sort(key=lambda entrant: (-scores[entrant.architecture], entrant.cost))
+        return [entrant.architecture for entrant in kept]
 
 
-def plan_halving(
-    candidates: Sequence[Entrant], budget: float, epochs: int, groups: int = GROUPS
-) -> Halving | None:
+def plan_halving(candidates: Sequence[Entrant], budget: float, epochs: int) -> Halving | None:
     """Return the plan that trains longest within a budget, and then of the most networks.
 
-    All plain networks enter, and as many others of each group, the most promising. Training longer
-    comes first, because an order after few epochs tells little.
+    All plain networks enter, and others by how much they promise to add. Training longer comes
+    first, because an order after few epochs tells little.
 
     Args:
-        candidates: Different architectures; groups have equally many of them.
+        candidates: Different architectures.
         budget: In the unit of `Entrant.price`; no course of events exceeds it.
         epochs: The most that a rung may have.
 
     Returns:
         None where the budget does not pay for an epoch of the fewest.
     """
+    plain, order = _in_order(candidates)
+    entering = list(islice(order, LEAST))
     for rungs in range(math.floor(math.log2(epochs)) + 1, 0, -1):
-        best = None
-        for others in range(LEAST, max(len(candidates), LEAST) + 1):
-            plan = smallest_halving(candidates, groups, others, rungs)
-            if plan.price_of_all() > budget:
+        best, count = None, len(entering[:LEAST])
+        while (plan := Halving(plain, tuple(entering[:count]), rungs)).price_of_all() <= budget:
+            best, count = plan, count + 1
+            entering += islice(order, count - len(entering))
+            if len(entering) < count:
                 break
-            best = plan
         if best is not None:
             return best
     return None
 
 
-def smallest_halving(
-    candidates: Sequence[Entrant], groups: int = GROUPS, others: int = LEAST, rungs: int = 1
-) -> Halving:
-    """Return the plan in which a number of others enters each group beside the plain networks."""
-    ordered = sorted(candidates, key=lambda entrant: (entrant.cost, entrant.architecture))
-    groups = max(min(groups, len(ordered) // LEAST), 1)
-    size, rest = divmod(len(ordered), groups)
-    ends = [size * group + min(group, rest) for group in range(groups + 1)]
-    return Halving(tuple(_entering(ordered[a:b], others) for a, b in pairwise(ends)), rungs)
+def smallest_halving(candidates: Sequence[Entrant]) -> Halving:
+    """Return the plan of one epoch for the fewest: plain networks and `LEAST` others."""
+    plain, order = _in_order(candidates)
+    return Halving(plain, tuple(islice(order, LEAST)), 1)
 
 
-def _entering(members: Sequence[Entrant], others: int) -> tuple[Entrant, ...]:
-    plain = [entrant for entrant in members if entrant.plain]
-    rest = sorted(
-        (entrant for entrant in members if not entrant.plain), key=lambda e: (-e.promise, e.cost)
-    )
-    return (*plain, *rest[:others])
+def spread(
+    candidates: Sequence[Entrant], values: Mapping[Entrant, float], chosen: Sequence[Entrant] = ()
+) -> Iterator[Entrant]:
+    """Yield candidates by the hypervolume that each adds to those before it.
+
+    It is that of the logarithm of cost, and of value. Of those that add nothing more the best come
+    first, and of equal ones the cheapest.
+
+    Args:
+        values: Of candidates and chosen ones: the higher, the better.
+        chosen: What was chosen before.
+    """
+    left = sorted(candidates, key=lambda each: (-values[each], each.cost, each.architecture))
+    known = [*left, *chosen]
+    if not left:
+        return
+    costs = np.array([each.cost for each in known])
+    costs = np.log(costs) if (costs > 0).all() else costs
+    losses = dict(zip(known, np.stack([costs, [-values[each] for each in known]], axis=1)))
+    every = np.stack(list(losses.values()))
+    reference = reference_point(every)
+    whole = hypervolume(every.min(axis=0, keepdims=True), reference)
+    taken = [losses[each] for each in chosen]
+    while left:
+        added = [hypervolume(np.stack([*taken, losses[each]]), reference) for each in left]
+        shares = np.round(np.array(added) / whole, 9)  # what differs less is rounding
+        best = left.pop(int(np.argmax(shares)))  # the first of equal ones
+        taken.append(losses[best])
+        yield best
+
+
+def _in_order(candidates: Sequence[Entrant]) -> tuple[tuple[Entrant, ...], Iterator[Entrant]]:
+    """Return the plain networks by their cost, and the others by what they promise to add."""
+    plain = sorted((e for e in candidates if e.plain), key=lambda e: (e.cost, e.architecture))
+    others = [entrant for entrant in candidates if not entrant.plain]
+    promises = {entrant: entrant.promise for entrant in candidates}
+    return tuple(plain), spread(others, promises, plain)
+
+
+def _places(kind: Sequence[Entrant], rung: int) -> int:
+    """Return how many of a kind are trained in a rung."""
+    return min(len(kind), max(LEAST, math.ceil(len(kind) / 2**rung)))

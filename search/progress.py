@@ -16,7 +16,7 @@ class SearchProgress:
 
     `best` is the best value of each objective among the front, empty before there is one;
     `hypervolume` is None until enough trials are complete to fix the reference point;
-    `seconds_left` is None before the first trial of this run has ended.
+    `seconds_left` is None until two trials of this run have ended: to start workers is no trial.
     """
 
     done: int

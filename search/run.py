@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from configs.errors import UserError
 from configs.suggestions import did_you_mean
@@ -30,7 +30,7 @@ def run_search(
     trials: int,
     sampler: str | optuna.samplers.BaseSampler = "surrogate",
     seed: int = 0,
-    workers: int = 1,
+    workers: int | Literal["auto"] = 1,
     storage: str | Path | None = None,
     study_name: str = "search",
     constraints: Mapping[str, float] | None = None,
@@ -38,6 +38,7 @@ def run_search(
     address: str | None = None,
     cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
+    timeout_s: float | None = None,
     start: Sequence[Architecture] = (),
     known: Known = MappingProxyType({}),
     features: Features | None = None,
@@ -50,8 +51,9 @@ def run_search(
     The evaluator runs in `workers` processes, one copy in each, which stays for the whole search:
     what it loads on its first call is there on the next. With ``workers=0`` it runs in this process
     and Ray is not needed. Exceptions end the trial as `failed` (`TooNoisy`: `unmeasurable`,
-    `Stopped`: `stopped`) and the search goes on; a trial is tried again, twice, only when its
-    process died.
+    `Stopped`: `stopped`) and the search goes on. An architecture whose process died is tried again,
+    three times at most; one that was lost with its machine, or never begun, does not count as
+    failed for it.
 
     A search without or with one worker and the same seed makes the same trials. Equal networks are
     evaluated once. On SIGINT and SIGTERM the search stops with KeyboardInterrupt; finished
@@ -67,7 +69,8 @@ def run_search(
         sampler: A registered name, or any sampler of Optuna's, which brings its own seed. The cost
             of `surrogate` grows with the trials; for more than 2,000 take `evolution`.
         seed: Of the sampler.
-        workers: Evaluations at a time; 0 evaluates in this process.
+        workers: Evaluations at a time; 0 evaluates in this process. ``"auto"``: as many as there
+            is room for in Ray, also when machines join or leave.
         storage: A path (SQLite) or an Optuna storage URL. None: in memory, nothing can resume.
         study_name: Name of the study in the storage.
         constraints: Metric name to its upper bound.
@@ -78,6 +81,8 @@ def run_search(
             process uses already is taken in any case.
         cpus_per_worker: CPUs reserved for each worker.
         gpus_per_worker: GPUs reserved for each worker.
+        timeout_s: Seconds after which an evaluation ends as `failed`, and its process with it. With
+            ``workers=0`` only where the search runs in the main thread, and not under Windows.
         start: Architectures to try first.
         known: Metrics that are exact functions of the architecture, by name, such as a count or a
             table. The sampler `surrogate` computes them instead of guessing: it never proposes
@@ -102,7 +107,7 @@ def run_search(
     goal = Goal(objectives, constraints or {})
     problem = Problem(space, goal, trials, seed, known, features)
     for key, value, least in (("trials", trials, 1), ("workers", workers, 0)):
-        if value < least:
+        if value != "auto" and value < least:
             raise UserError(f"{key}: {value} is too few; use {least} or more")
     for architecture in start:
         space.validate(architecture)
@@ -114,7 +119,8 @@ def run_search(
 
         from search.driver import SearchDriver
         from search.proposals import Proposer
-        from search.study import SearchStudy, sole_driver, storage_url
+        from search.storage import sole_driver, storage_url
+        from search.study import SearchStudy
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         url = storage_url(storage)
@@ -132,7 +138,7 @@ def run_search(
             if missing > 0 and workers == 0:
                 from search.executors.local import run_here
 
-                run_here(evaluator, driver.propose, driver.finish)
+                run_here(evaluator, driver.propose, driver.finish, timeout_s)
             elif missing > 0:
                 from search.executors.ray import run_on_ray
 
@@ -140,11 +146,11 @@ def run_search(
                     evaluator,
                     driver.propose,
                     driver.finish,
-                    trials=missing,
                     workers=workers,
                     address=address,
                     cpus_per_worker=cpus_per_worker,
                     gpus_per_worker=gpus_per_worker,
+                    timeout_s=timeout_s,
                 )
             return driver.result()
 

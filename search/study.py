@@ -11,38 +11,37 @@ It is an ordinary study: `optuna.load_study` and optuna-dashboard open it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import filelock
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from configs.differences import first_difference
 from configs.errors import UserError
+from configs.sqlite import SQLITE
 from search.goal import Goal
+from search.patience import patiently
+from search.storage import StudyStorage, file_of, open_storage, write
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
     from search_space import Architecture, ChoiceSpace
 
-SQLITE = "sqlite:///"
 OPTUNA_STATES = {
     "complete": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "infeasible": TrialState.PRUNED,
 }  # others: FAIL
 AGAIN = "again "  # before a trial's number: the attribute with its second measurement
-LOCK_TIMEOUT_S = 60  # how long a writer waits for a reader of the same SQLite file
 
 Choice = TypeVar("Choice")
 
@@ -50,41 +49,6 @@ Choice = TypeVar("Choice")
 def parameters_of(choices: Sequence[Choice]) -> dict[str, Choice]:
     """Return one Optuna parameter per layer: layer_00, layer_01, ..."""
     return {f"layer_{index:02d}": choice for index, choice in enumerate(choices)}
-
-
-def storage_url(storage: str | Path | None) -> str | None:
-    """Return a storage as Optuna's URL: a plain path is an SQLite file, None is in memory."""
-    if storage is None or "://" in str(storage):
-        return None if storage is None else str(storage)
-    return f"{SQLITE}{Path(storage).expanduser().resolve()}"
-
-
-@contextlib.contextmanager
-def sole_driver(url: str | None) -> Iterator[None]:
-    """Keep a second search off the same SQLite file while this one runs.
-
-    The lock goes with the process, however it ends. Other databases are not guarded.
-
-    Raises:
-        UserError: Another process is searching with that file.
-    """
-    if url is None or not url.startswith(SQLITE):
-        yield
-        return
-    lock = Path(url.removeprefix(SQLITE) + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(lock)
-    try:
-        held.acquire(blocking=False)
-    except filelock.Timeout as error:
-        raise UserError(
-            f"storage {url!r} is in use by another running search; wait for it, stop it, or "
-            "choose another storage"
-        ) from error
-    try:
-        yield
-    finally:
-        held.release()
 
 
 @dataclass(frozen=True)
@@ -118,7 +82,10 @@ def stored_studies(url: str | None) -> list[StoredStudy]:
     """
     if url is None or (url.startswith(SQLITE) and not Path(url.removeprefix(SQLITE)).exists()):
         return []
-    storage = _open_storage(url)
+    return patiently(file_of(url), lambda: _read_studies(open_storage(url)))
+
+
+def _read_studies(storage: Any) -> list[StoredStudy]:
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
     return [
         _stored(optuna.load_study(study_name=summary.study_name, storage=storage))
@@ -129,8 +96,24 @@ def stored_studies(url: str | None) -> list[StoredStudy]:
 
 def store_again(url: str, name: str, number: int, metrics: Mapping[str, float]) -> None:
     """Keep the second measurement of a trial in its study."""
-    study = optuna.load_study(study_name=name, storage=_open_storage(url))
-    study.set_user_attr(f"{AGAIN}{number}", dict(metrics))
+    storage = open_storage(url)
+
+    def store() -> None:
+        study = optuna.load_study(study_name=name, storage=storage)
+        study.set_user_attr(f"{AGAIN}{number}", dict(metrics))
+
+    write(url, store)
+
+
+def set_aside(url: str, name: str, new_name: str) -> None:
+    """Give a study another name; interrupted in between, it is done again."""
+    storage = open_storage(url)
+    if new_name in optuna.get_all_study_names(storage):
+        optuna.delete_study(study_name=new_name, storage=storage)
+    optuna.copy_study(
+        from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=new_name
+    )
+    optuna.delete_study(study_name=name, storage=storage)
 
 
 class SearchStudy:
@@ -157,8 +140,8 @@ class SearchStudy:
         self._distributions: dict[str, BaseDistribution] = parameters_of(
             [CategoricalDistribution(layer.candidates) for layer in space.layers]
         )
-        self._storage = _open_storage(url)
-        self._study = self._open_study(space, context)
+        self._storage = open_storage(url)
+        self._study = write(url, lambda: self._open_study(space, context))
         self.records = _stored(self._study).records
         finished = {record.architecture for record in self.records}
         self.reference: list[float] | None = self._study.user_attrs.get("reference")
@@ -168,11 +151,11 @@ class SearchStudy:
     def set_reference(self, losses: Iterable[float]) -> None:
         """Fix the reference point of the hypervolume."""
         self.reference = [float(loss) for loss in losses]
-        self._study.set_user_attr("reference", self.reference)
+        self._note("reference", self.reference)
 
     def set_running(self, architectures: Iterable[Architecture]) -> None:
         """Note what is being evaluated, for the driver after this one."""
-        self._study.set_user_attr("running", [list(a) for a in architectures])
+        self._note("running", [list(a) for a in architectures])
 
     def add(self, record: TrialRecord) -> TrialRecord:
         """Write a finished evaluation, atomically, and return its record with its number."""
@@ -202,10 +185,18 @@ class SearchStudy:
         )
         trial.datetime_complete = datetime.datetime.now()
         trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
-        number = self._storage.get_trial_number_from_id(trial_id)
+        number = write(self.url, lambda: self._add(trial))
         self.records.append(dataclasses.replace(record, number=number))
         return self.records[-1]
+
+    def _add(self, trial: FrozenTrial) -> int:
+        if isinstance(self._storage, StudyStorage):
+            return self._storage.add(self._study_id, trial)
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        return self._storage.get_trial_number_from_id(trial_id)
+
+    def _note(self, key: str, value: Any) -> None:
+        write(self.url, lambda: self._study.set_user_attr(key, value))
 
     def _open_study(self, space: ChoiceSpace, context: Mapping[str, Any]) -> optuna.Study:
         study = optuna.create_study(
@@ -278,20 +269,3 @@ def _record(trial: FrozenTrial, again: dict[str, float]) -> TrialRecord:
         seconds=attributes["outcome"]["seconds"],
         again=again,
     )
-
-
-def _open_storage(url: str | None) -> Any:
-    if url is None:
-        return optuna.storages.InMemoryStorage()
-    try:
-        if not url.startswith(SQLITE):
-            return optuna.storages.get_storage(url)
-        Path(url.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-        options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"storage {url!r} can't be opened ({type(error).__name__}: {reason}); "
-            "give a path for an SQLite file, or an Optuna storage URL"
-        ) from error

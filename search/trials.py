@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from configs.errors import UserError
+
 if TYPE_CHECKING:  # a worker that looks numbers up in a table needs no torch
+    import optuna
+    import pandas
+
     from search.goal import Goal
     from search_space import Architecture
 
@@ -63,3 +69,49 @@ class SearchResult:
     hypervolume: list[float] = field(default_factory=list)
     reference: dict[str, float] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study, for whatever Optuna and its dashboard do with one.
+
+        Raises:
+            UserError: It was kept in memory, and is gone.
+        """
+        import optuna
+
+        if self.storage is None:
+            raise UserError("storage: the study was kept in memory; give run_search a path")
+        return optuna.load_study(study_name=self.study_name, storage=self.storage)
+
+    def trials_dataframe(self) -> pandas.DataFrame:
+        """Return all trials: number, state, seconds, metrics, a column for each layer, message."""
+        return _dataframe(self.trials)
+
+    def front_dataframe(self) -> pandas.DataFrame:
+        """Return the front likewise, in the order of its indices."""
+        return _dataframe(self.front)
+
+    def _repr_html_(self) -> str:
+        """Show the front in a notebook."""
+        from html import escape
+
+        head = f"{escape(self.study_name)}: {len(self.front)} of {len(self.trials)} architectures"
+        table = self.front_dataframe().drop(columns=["state", "seconds", "message"])
+        return f"<p>{head} on the front</p>" + table.to_html(float_format="{:.4g}".format)
+
+
+def _dataframe(records: Sequence[TrialRecord]) -> pandas.DataFrame:
+    import pandas
+
+    rows = [
+        {
+            "number": record.number,
+            "state": record.state,
+            "seconds": record.seconds,
+            **record.metrics,
+            **{f"layer_{index:02d}": name for index, name in enumerate(record.architecture)},
+            "message": record.message,
+        }
+        for record in records
+    ]
+    return pandas.DataFrame(rows)

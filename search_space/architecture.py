@@ -7,8 +7,9 @@ words: ``input_size``, ``mean``, ``std``, ``interpolation``, ``crop_pct``, ``cro
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,8 @@ def save_architecture(
     space.validate(architecture)
     path = Path(path)
     values = space.to_dict()
-    for plugin in space.plugins:
-        copy = path.parent / Path(plugin).name
-        if not copy.exists() or not copy.samefile(plugin):
-            write_atomically(copy, Path(plugin).read_bytes())
     if space.plugins:
-        values["plugins"] = [Path(plugin).name for plugin in space.plugins]
+        values["plugins"] = copy_plugins(space.plugins, path.parent)
     values = {"architecture": list(architecture), **values}
     if pretrained_cfg is not None:
         values["pretrained_cfg"] = dict(pretrained_cfg)
@@ -52,19 +49,43 @@ def save_architecture(
     return path
 
 
-def load_architecture(path: str | os.PathLike[str]) -> tuple[SearchSpace, Architecture]:
-    """Read a file that `save_architecture` wrote.
+def copy_plugins(plugins: Iterable[str], folder: Path) -> list[str]:
+    """Copy plugins into a folder and return their names there; no file is ever overwritten.
+
+    A name that another file has already is given a hash of the content.
+    """
+    names = []
+    for plugin in map(Path, plugins):
+        content = plugin.read_bytes()
+        copy = folder / plugin.name
+        if copy.exists() and copy.read_bytes() != content:
+            digest = hashlib.sha256(content).hexdigest()[:8]
+            copy = folder / f"{plugin.stem.removesuffix(f'-{digest}')}-{digest}.py"
+        if not copy.exists():
+            write_atomically(copy, content)
+        names.append(copy.name)
+    return list(dict.fromkeys(names))
+
+
+def load_architecture(
+    path: str | os.PathLike[str], plugins: Sequence[str | os.PathLike[str]] = ()
+) -> tuple[SearchSpace, Architecture]:
+    """Read a file that `save_architecture` wrote; the plugins beside it are run.
+
+    Args:
+        plugins: Files that may be run though they lie elsewhere.
 
     Raises:
-        UserError: The file is missing or incomplete, or its choices do not fit its space.
+        UserError: The file is missing or incomplete, its choices do not fit its space, or it names
+            a plugin that lies outside its folder and is not listed.
     """
     path = Path(path)
     values = read_yaml(path)
     for key in ("architecture", "space"):
         if key not in values:
             raise UserError(f"{path}: the key `{key}` is missing; is it an architecture.yaml?")
+    space = SearchSpace.from_yaml(path, plugins)
     try:
-        space = SearchSpace.from_dict(values, path.parent)
         if not isinstance(values["architecture"], list):
             raise UserError(f"architecture: {values['architecture']!r} is no list of names")
         architecture = tuple(map(str, values["architecture"]))

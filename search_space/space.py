@@ -15,7 +15,7 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.loading import config_to_dict, find_config, read_yaml
-from configs.registry import load_plugins
+from configs.registry import load_plugins, plugins_of_architecture
 from configs.space import EXPANSION, Space, space_from_dict
 from configs.suggestions import did_you_mean
 from search_space.blocks import BLOCKS
@@ -176,18 +176,28 @@ class SearchSpace(ChoiceSpace):
                 self.build_candidate(name, 8, 8, 1)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> SearchSpace:
+    def from_yaml(
+        cls, path: str | os.PathLike[str], plugins: Sequence[str | os.PathLike[str]] = ()
+    ) -> SearchSpace:
         """Read the space of a configuration file, a preset or an ``architecture.yaml``.
 
+        Args:
+            plugins: Files that an ``architecture.yaml`` may run though they lie elsewhere.
+
         Raises:
-            UserError: The file is missing or its space is wrong.
+            UserError: The file is missing or its space is wrong, or an ``architecture.yaml`` names
+                a plugin that lies outside its folder and is not listed.
         """
         file = find_config(path)
         values = read_yaml(file)
         if "space" not in values:
             raise UserError(f"{file}: the key `space` is missing")
         try:
-            return cls.from_dict(values, file.parent)
+            if "architecture" not in values:
+                return cls.from_dict(values, file.parent)
+            named = values.get("plugins") or []
+            trusted = plugins_of_architecture(named, file.parent, plugins)
+            return cls(space_from_dict(values["space"]), trusted)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def evolute(
     pretrained: bool = False,
     *,
     architecture: str | os.PathLike[str],
+    plugins: Sequence[str | os.PathLike[str]] = (),
     pretrained_cfg_overlay: dict[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -34,6 +36,7 @@ def evolute(
         pretrained: Load ``weights.safetensors``, which lies beside the file, adapted by timm to
             other ``num_classes`` and ``in_chans``.
         architecture: Path of the file.
+        plugins: Files it may run though they lie outside its folder.
         options: What `timm.create_model` passes on: ``num_classes``, ``in_chans``, ``global_pool``,
             ``drop_rate``, ``drop_path_rate``, ``features_only``, ``out_indices``.
 
@@ -43,7 +46,7 @@ def evolute(
     Raises:
         UserError: The file is missing or damaged.
     """
-    space, choices = load_architecture(architecture)
+    space, choices = load_architecture(architecture, plugins)
     weights = Path(architecture).with_name(WEIGHTS)
     overlay = {
         "input_size": (space.in_channels, space.input_size, space.input_size),

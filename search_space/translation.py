@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,20 @@ from search_space.registry import get_operator
 from search_space.space import SKIP, Architecture, SearchSpace
 
 
-def named_architecture(name: str) -> tuple[SearchSpace, Architecture]:
+def named_architecture(
+    name: str, plugins: Sequence[str | os.PathLike[str]] = ()
+) -> tuple[SearchSpace, Architecture]:
     """Return a hand-made network such as ``evolute_rednet50``, or that of an ``architecture.yaml``.
+
+    Args:
+        plugins: As for `load_architecture`.
 
     Raises:
         UserError: There is neither such a network nor such a file.
     """
     if name in REFERENCES or not Path(name).suffix:
         return reference_architecture(name)
-    return load_architecture(name)
+    return load_architecture(name, plugins)
 
 
 def translate(architecture: Architecture, source: SearchSpace, target: SearchSpace) -> Architecture:

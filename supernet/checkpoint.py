@@ -16,8 +16,15 @@ from configs.errors import UserError
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write nested tensors and plain values atomically."""
-    with replacing(path) as partial:
+    with replacing(path, size=_bytes(state)) as partial:
         torch.save(state, partial)
+
+
+def _bytes(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.nbytes
+    values = state.values() if isinstance(state, dict) else state
+    return sum(map(_bytes, values)) if isinstance(state, (dict, list, tuple)) else 0
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -47,8 +54,23 @@ def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str] | No
     from safetensors.torch import save_file
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    with replacing(path) as partial:
+    with replacing(path, size=_bytes(tensors)) as partial:
         save_file(tensors, partial, {"format": "pt", **(metadata or {})})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what `save_weights` kept in the head of a file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: the weights are damaged ({error})") from None
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -65,7 +87,10 @@ def load_weights(path: Path, module: nn.Module) -> None:
     except FileNotFoundError:
         raise UserError(f"{path}: there are no such weights; train first") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: the weights are damaged ({error})") from None
+        raise UserError(
+            f"{path}: the weights are damaged ({error}); move them away, and what wrote them "
+            "writes them again: `evolute train` those of a supernet, from its checkpoint"
+        ) from None
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

@@ -21,14 +21,14 @@ def join_distributed_run() -> tuple[int, int]:
 
 def leave_distributed_run() -> None:
     """Wait for the other processes: one that loses its partner in the middle of it aborts."""
-    if _in_distributed_run():
+    if in_distributed_run():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def process_rank() -> int:
     """Return the number of this process in a distributed run; 0 otherwise."""
-    return torch.distributed.get_rank() if _in_distributed_run() else 0
+    return torch.distributed.get_rank() if in_distributed_run() else 0
 
 
 def is_main_process() -> bool:
@@ -45,7 +45,7 @@ def average_over_processes(model: nn.Module, loss: float) -> float:
     Returns:
         The average loss, the same everywhere: if it is not finite, all processes learn of it.
     """
-    if not _in_distributed_run():
+    if not in_distributed_run():
         return loss
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     together = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([loss])])
@@ -57,5 +57,29 @@ def average_over_processes(model: nn.Module, loss: float) -> float:
     return together[-1].item()
 
 
-def _in_distributed_run() -> bool:
+def share_statistics(model: nn.Module) -> None:
+    """Average the batch norms' running statistics over the processes, where there are several.
+
+    In a step each process normalizes by its own share of the batch, as DistributedDataParallel and
+    timm do by default: statistics of the whole batch (`torch.nn.SyncBatchNorm`) would cost an
+    exchange in every layer, and torch has them for GPUs only.
+    """
+    if in_distributed_run():
+        from timm.utils import distribute_bn
+
+        distribute_bn(model, torch.distributed.get_world_size(), reduce=True)
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether the flag is set in some process: the same answer in all of them."""
+    if not in_distributed_run():
+        return flag
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    flags = torch.tensor([float(flag)], device=device)
+    torch.distributed.all_reduce(flags)
+    return flags.item() > 0
+
+
+def in_distributed_run() -> bool:
+    """Return whether this is one of the processes of a run that was joined."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -31,6 +31,20 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of a batch, on 
 Teach = Callable[[Tensor], Tensor]  # the outputs of a path -> targets for others
 
 
+class Diverged(UserError):
+    """A training has gone wrong, by a step that was too large.
+
+    Args:
+        what: What happened, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}; try a smaller learning_rate or clip_grad. The last checkpoint is kept."
+        )
+        self.what = what
+
+
 @runtime_checkable
 class Annealed(Protocol):
     """A module that changes with the training, such as an operator with a temperature.
@@ -48,7 +62,8 @@ class Trainer:
     It knows nothing of the task: what a batch means is in `loss` and `transform`.
 
     What is saved: weights and buffers (dynamic convolution's temperature among them), optimizer,
-    averaged weights, steps done, and the seed, which must be the same on resuming.
+    averaged weights, steps done, how often it was taken back, and the seed, which must be the same
+    on resuming.
 
     Args:
         model: The network, on its device.
@@ -92,7 +107,7 @@ class Trainer:
         self.loss, self.paths, self.teach, self.transform = loss, paths, teach, transform
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = recipe.epochs * steps_per_epoch
-        self.step = 0
+        self.step = self.rollbacks = 0
         self.device = next(model.parameters()).device
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,7 +125,7 @@ class Trainer:
         """Take one optimizer step and return the mean loss over the step's paths.
 
         Raises:
-            UserError: The loss is no longer finite.
+            Diverged: The loss is no longer finite.
         """
         seed_everything(self.seed, self.step, process_rank())
         self.model.train()
@@ -127,7 +142,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)  # unsampled candidates must not move
         loss = average_over_processes(self.model, self._backward(images, targets))
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss} at step {self.step}")
+            raise self.diverged(f"the loss is {loss} at step {self.step}")
         if self.recipe.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
@@ -171,25 +186,28 @@ class Trainer:
         """The rate of the step that comes next."""
         recipe = self.recipe
         warmup = int(min(recipe.warmup_epochs, recipe.epochs / 2) * self.steps_per_epoch)
-        return recipe.learning_rate * schedule(self.step, self.total_steps, warmup)
+        peak = recipe.learning_rate * self.rate_scale
+        return peak * schedule(self.step, self.total_steps, warmup)
 
     def check_weights(self) -> None:
         """Refuse weights that a step has spoilt; its loss was that of the weights before it.
 
         Raises:
-            UserError: A parameter or a buffer is not finite.
+            Diverged: A parameter or a buffer is not finite.
         """
         for network in {self.model, self.shipped()}:
             for key, value in network.state_dict().items():
                 if not torch.isfinite(value).all():
-                    raise self._diverged(f"{key} is not finite after step {self.step - 1}")
+                    raise self.diverged(f"{key} is not finite after step {self.step - 1}")
 
-    def _diverged(self, what: str) -> UserError:
-        rate = self.optimizer.param_groups[0]["lr"]
-        return UserError(
-            f"{what} (learning rate {rate:.3g}); try a smaller learning_rate or clip_grad. The "
-            "last checkpoint is kept."
-        )
+    def diverged(self, what: str) -> Diverged:
+        """Return an error that says at which learning rate something happened."""
+        return Diverged(f"{what} (learning rate {self.optimizer.param_groups[0]['lr']:.3g})")
+
+    @property
+    def rate_scale(self) -> float:
+        """The share of the recipe's learning rate that is taken: each rollback halves it."""
+        return 0.5**self.rollbacks
 
     def shipped(self) -> nn.Module:
         """Return the network to evaluate: the averaged weights where there are such."""
@@ -203,6 +221,7 @@ class Trainer:
             "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
             "step": self.step,
             "seed": self.seed,
+            "rollbacks": self.rollbacks,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -223,7 +242,7 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"the checkpoint is of another network or recipe: {reason}") from None
-        self.step = state["step"]
+        self.step, self.rollbacks = state["step"], state["rollbacks"]
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

@@ -15,6 +15,7 @@ import evolute
 from configs import preset_names
 from configs.registry import load_plugins
 from evaluators.metrics import METRICS
+from experiments import cli
 from experiments.data.splits import load_splits
 from search.samplers import SAMPLERS
 
@@ -133,6 +134,46 @@ def test_links_between_documents_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
             if not link.startswith("http"):
                 assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_links_to_sections_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for file, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text("utf-8")):
+            text = (document.parent / file if file else document).read_text(encoding="utf-8")
+            heads = re.findall(r"^#+ (.+)$", text, re.M)
+            anchors = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in anchors, f"{document.name}: {file}#{anchor}"
+
+
+def test_every_command_in_a_document_is_one() -> None:
+    """Its name, and its options as far as they are its own."""
+    import typer
+
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    for document in DOCUMENTS:
+        for block in re.findall(r"```\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+            for line in re.findall(r"^evolute (.+?)(?:\s+#.*)?$", block, re.M):
+                name, *words = line.split()
+                if name == "--version":
+                    continue
+                assert name in commands, f"{document.name}: evolute {line}"
+                known = {option for p in commands[name].params for option in p.opts}
+                used = {word.partition("=")[0] for word in words if word.startswith("--")}
+                assert used <= known | {"--help"}, f"{document.name}: evolute {line}"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """And nothing else; a name is written `::: MODULE.NAME` there."""
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: ([\w.]+)$", text, re.M)
+    public = {f"{module}.{name}" for module, names in evolute._PUBLIC.items() for name in names}
+    assert sorted(listed) == sorted(public)
+
+
+def test_every_page_of_the_site_is_there_and_linked() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = set(re.findall(r"[\w/-]+\.md", str(site["nav"])))
+    assert pages == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
 
 
 def test_the_map_of_the_house_names_files_that_exist() -> None:

@@ -11,9 +11,11 @@ import contextlib
 import importlib.util
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,10 +25,13 @@ from configs.errors import UserError
 from configs.latency import LatencySettings
 from evaluators.onnx_parts import export_in_parts
 from evaluators.runtime import Program, register_runtime
+from search_space.kernels.involution.onnx import kept_as_node
 from search_space.network import Network
 
 if TYPE_CHECKING:
     import onnx
+
+FLOATS = (1, 10, 11)  # ONNX's numbers of float32, float16 and float64: weights, not shapes
 
 
 def _version() -> str:
@@ -49,7 +54,9 @@ def _require_packages() -> None:
         )
 
 
-def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.ModelProto:
+def to_onnx(
+    model: nn.Module, example: torch.Tensor, any_batch: bool, own_nodes: bool = False
+) -> onnx.ModelProto:
     """Export a network for the batch of ``example`` (B, C, H, W), or for any number of images.
 
     Input and output are called ``images`` and ``logits``. ONNX knows no memory format: the program
@@ -58,7 +65,18 @@ def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.Mo
 
     Args:
         model: In eval mode; its memory format is changed.
+        own_nodes: Whether an involution is one node of our domain, which only runtimes with an
+            extension can run, instead of standard operators.
     """
+    if own_nodes:
+        with kept_as_node():
+            return _to_onnx(model, example, any_batch, "own nodes ")
+    return _to_onnx(model, example, any_batch)
+
+
+def _to_onnx(
+    model: nn.Module, example: torch.Tensor, any_batch: bool, form: str = ""
+) -> onnx.ModelProto:
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     images = example.new_zeros(example.shape)
     if any_batch:
@@ -66,7 +84,7 @@ def to_onnx(model: nn.Module, example: torch.Tensor, any_batch: bool) -> onnx.Mo
         shapes = ({0: torch.export.Dim("batch", min=1)},)
         return _export(model, (several,), ["images"], ["logits"], shapes)
     if isinstance(model, Network):
-        return export_in_parts(model.parts, images, _export)
+        return export_in_parts(model.parts, images, _export, form)
     return _export(model, (images,), ["images"], ["logits"])
 
 
@@ -132,7 +150,39 @@ def open_program(content: bytes, example: torch.Tensor, settings: LatencySetting
     binding.bind_ortvalue_input(session.get_inputs()[0].name, values)
     for output in session.get_outputs():
         binding.bind_output(output.name, example.device.type, index)
-    return lambda: session.run_with_iobinding(binding)
+
+    def run() -> object:
+        session.run_with_iobinding(binding)
+        return binding  # it has the outputs
+
+    return run
+
+
+def describe_program(file: Path) -> tuple[int, tuple[int | None, ...]]:
+    """Return the parameters of an ONNX program and the shape of its input; None for any number.
+
+    Raises:
+        UserError: It is no ONNX program, or one of other inputs than images.
+    """
+    _require_packages()
+    import onnx
+
+    try:
+        graph = onnx.load(file, load_external_data=False).graph
+    except FileNotFoundError:
+        raise UserError(f"{str(file)!r}: there is no such file") from None
+    except Exception as error:  # protobuf's own
+        raise UserError(f"{file}: it is no ONNX program ({type(error).__name__})") from None
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if not inputs:
+        raise UserError(f"{file}: it is no ONNX program of images; it has no input")
+    dimensions = inputs[0].type.tensor_type.shape.dim
+    shape = tuple(size.dim_value or None for size in dimensions)
+    if len(inputs) != 1 or len(shape) != 4 or None in shape[1:]:
+        raise UserError(f"{file}: its input should be images, (B, C, H, W), of one size")
+    numbers = [math.prod(w.dims) for w in graph.initializer if w.data_type in FLOATS]
+    return sum(numbers), shape
 
 
 def _check_dtype(dtype: torch.dtype) -> None:

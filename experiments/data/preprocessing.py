@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.atomic import write_atomically
 from configs.errors import UserError
+from configs.kept import read_or_none
 
 MODES = {1: "L", 3: "RGB"}  # channels -> PIL's colour mode
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of every channel
@@ -92,10 +93,18 @@ def channel_statistics(batches: Iterable[Tensor]) -> Statistics:
 
 def stored_statistics(file: Path, of: dict[str, Any]) -> Statistics | None:
     """Return what `store_statistics` wrote for the same images; None where it did not."""
-    if not file.exists():
-        return None
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    return (tuple(stored["mean"]), tuple(stored["std"])) if stored["of"] == of else None
+    stored = read_or_none(file, _stored, "mean and deviation are taken again")
+    return stored[1] if stored is not None and stored[0] == of else None
+
+
+def are_stored(file: Path) -> bool:
+    """Return whether there are statistics of any images."""
+    return read_or_none(file, _stored, "mean and deviation are taken again") is not None
+
+
+def _stored(values: Any) -> tuple[dict[str, Any], Statistics]:
+    mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
+    return values["of"], (mean, std)
 
 
 def store_statistics(file: Path, of: dict[str, Any], statistics: Statistics) -> None:

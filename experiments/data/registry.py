@@ -27,6 +27,22 @@ from configs.schema import Data
 
 
 @dataclass(frozen=True)
+class Files:
+    """The files that images are decoded from, in the order of the images.
+
+    Args:
+        names: Paths below the root, with ``/``. The side of a split on which a file is depends on
+            its name alone.
+        sizes: In bytes, int64, shape (N,).
+        content: Return the first bytes of a file, for ``(index, count)``; all for a count of -1.
+    """
+
+    names: tuple[str, ...]
+    sizes: np.ndarray
+    content: Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
 class Images:
     """Labelled images that are read one by one.
 
@@ -39,6 +55,8 @@ class Images:
             (``data.loading_workers``), together with what it refers to.
         versions: How many images, one after the other, show the same thing. They are never in two
             splits.
+        files: Where the images are files: the splits then depend on these, not on the numbers.
+        notes: What people should know of the images, a sentence each.
     """
 
     origin: str
@@ -46,9 +64,14 @@ class Images:
     class_names: list[str]
     read: Callable[[int], Any]
     versions: int = 1
+    files: Files | None = None
+    notes: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle `read` by value: it is a function inside a function, or one of a plugin."""
+        """Pickle `read` by value: it is a function inside a function, or one of a plugin.
+
+        Files are left out, and notes: a process that reads images needs neither.
+        """
         fields = (self.origin, self.labels, self.class_names, self.read, self.versions)
         try:
             return _received, (loaded_plugins(), cloudpickle.dumps(fields))

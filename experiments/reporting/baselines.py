@@ -26,10 +26,11 @@ class Trained:
     """A network that was trained from several seeds.
 
     Attributes:
-        kind: ``pick``, ``family``, ``random`` or ``timm``.
+        kind: ``pick``, ``family``, ``random``, ``front`` or ``timm``.
         test: Test accuracy in percent by seed; `validation`, likewise.
         latency_ms: None where the device was too busy to measure it.
         architecture: Empty of a model of timm's.
+        epochs: For how many it was trained; None where that is not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Trained:
     params: float
     macs: float
     architecture: tuple[str, ...] = ()
+    epochs: int | None = None
 
     @property
     def mean(self) -> float:

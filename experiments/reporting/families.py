@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from search.layer_sums import LayerSums
 from search.trials import TrialRecord
-from search_space import Architecture, SearchSpace
+from search_space import Architecture, ChoiceSpace, SearchSpace
 
 LEAST = 10  # trials from which effects are estimated
 
@@ -52,12 +52,7 @@ def family_effects(
     Each metric is modelled as a sum over the layers (`LayerSums`), so what a choice does to the
     others is left out.
     """
-    models: dict[str, LayerSums] = {}
-    for name in metrics:
-        read = [record for record in trials if name in record.metrics]
-        values = [record.metrics[name] for record in read]
-        if len(read) >= LEAST and len(set(values)) > 1:  # of equal values nothing is learnt
-            models[name] = LayerSums(space).fit([record.architecture for record in read], values)
+    models = layer_models(space, trials, metrics)
     return [
         Effect(
             index,
@@ -66,6 +61,19 @@ def family_effects(
         for index in layers_offering(space, family)
         if models
     ]
+
+
+def layer_models(
+    space: ChoiceSpace, trials: Sequence[TrialRecord], metrics: Sequence[str]
+) -> dict[str, LayerSums]:
+    """Return each metric as a sum over the layers; without those of which too little is known."""
+    models: dict[str, LayerSums] = {}
+    for name in metrics:
+        read = [record for record in trials if name in record.metrics]
+        values = [record.metrics[name] for record in read]
+        if len(read) >= LEAST and len(set(values)) > 1:  # of equal values nothing is learnt
+            models[name] = LayerSums(space).fit([record.architecture for record in read], values)
+    return models
 
 
 def _members(space: SearchSpace, layer: int, family: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ def save_figure(figure: Figure, path: Path) -> Path:
     figure.savefig(data, format="png")
     write_atomically(path, data.getvalue())
     return path
+
+
+def write_headline(figure: Figure, text: str) -> None:
+    """Put a sentence above a picture, in as many lines as it takes; nothing for none."""
+    if text:
+        width = round(figure.get_figwidth() * 14)  # characters
+        lines = "\n".join(textwrap.wrap(text, width))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=9.5)
 
 
 def style_axes(axes: Axes, x: str, y: str) -> None:

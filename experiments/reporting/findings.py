@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from configs import Config
 from evaluators.metrics import describe_metric
-from experiments.reporting.baselines import Trained
+from experiments.reporting.baselines import Trained, paired_difference
 from experiments.reporting.networks import Contest, contest
 from search.trials import TrialRecord
 
@@ -25,12 +25,12 @@ def findings(
     sentences = []
     if networks:
         found = contest(networks)
-        sentences += [_outcome(found), *_against(networks)]
-        sentences += _limits_of_seeds(found)
+        sentences += [_outcome(found), *_limits_of_seeds(found)]
+        sentences += [*_hybrids(networks), *_against(networks)]
     else:
         sentences.append("No network was retrained, so nothing is shown about the pick.")
     sentences += _limits_of_front(front, verified)
-    sentences += _limits_of_training(config)
+    sentences += _limits_of_training(config, networks)
     return " ".join(sentences)
 
 
@@ -40,6 +40,8 @@ def _outcome(found: Contest) -> str:
     if plain is None:
         also = "is itself a plain network; no other" if pick.plain else "was compared with none: no"
         return f"{own}{also} plain network of equal or lower latency was trained."
+    if pick.plain:
+        own += f"itself a plain network ({_operators(pick)}), "
     of = f", the most accurate on validation images of {found.rivals}" if found.rivals > 1 else ""
     against = f"the plain network {plain.name} ({_figures(plain)}{of})"
     if found.outcome == "is not decided":
@@ -52,6 +54,28 @@ def _outcome(found: Contest) -> str:
         f"{own}**{found.outcome}** {'against ' if found.outcome != 'equals' else ''}{against}: "
         f"{gap.points:+.2f} points, {p}, paired over {gap.seeds} seeds."
     )
+
+
+def _hybrids(networks: Sequence[Trained]) -> list[str]:
+    """Say how far the best hybrid is from a pick that is a plain network."""
+    pick, *others = networks
+    hybrids = [network for network in others if network.architecture and not network.plain]
+    if not pick.plain or not hybrids:
+        return []
+    best = max(hybrids, key=lambda network: network.validated)
+    gap = paired_difference(best, pick)
+    if gap.points is None:
+        return []
+    p = "" if gap.p is None else f", p = {gap.p:.2g}"
+    return [
+        f"The most accurate hybrid beside it, {best.name} ({_figures(best)}), has "
+        f"{gap.points:+.2f} points against the pick{p}, paired over {gap.seeds} seed(s)."
+    ]
+
+
+def _operators(network: Trained) -> str:
+    names = list(dict.fromkeys(network.architecture))
+    return f"{names[0]} throughout" if len(names) == 1 else " and ".join(names)
 
 
 def _figures(network: Trained) -> str:
@@ -108,11 +132,13 @@ def _limits_of_front(front: Sequence[TrialRecord], verified: bool) -> list[str]:
     ]
 
 
-def _limits_of_training(config: Config) -> list[str]:
-    images = f" on at most {config.data.limit:,} training images" if config.data.limit else ""
-    epochs = _count(config.retrain.epochs, "epoch")
+def _limits_of_training(config: Config, networks: Sequence[Trained]) -> list[str]:
+    trained = round(config.data.limit * (1 - config.data.validation_fraction))
+    images = f" on at most {trained:,} images" if trained else ""
+    known = networks[0].epochs if networks else None  # a command may have set it for itself
+    epochs = _count(known or config.retrain.epochs, "epoch")
     return [
-        f"Networks were trained for {epochs}{images}; whether a longer training orders them alike "
+        f"Networks are retrained for {epochs}{images}; whether a longer training orders them alike "
         "is not shown, nor is another data set, device or search: this is one search, of seed "
         f"{config.seed}."
     ]

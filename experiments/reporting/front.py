@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from configs.errors import UserError
-from evaluators.metrics import EVALUATED, METRICS
+from configs.kept import WRONG, reason_of
+from evaluators.metrics import EVALUATED, Metric, metrics_among
 from search.trials import State, TrialRecord
 
 WITHIN = r"fastest-within (\d+(?:\.\d+)?)%"  # points of accuracy
@@ -19,7 +20,7 @@ def read_front(report: Path) -> list[TrialRecord]:
     """Return the front that a search reported, from its ``front.csv``.
 
     Raises:
-        UserError: There is no report.
+        UserError: There is no report, or it is damaged.
     """
     path = report / "front.csv"
     if not path.exists():
@@ -28,18 +29,32 @@ def read_front(report: Path) -> list[TrialRecord]:
 
 
 def read_records(table: Path) -> list[TrialRecord]:
-    """Return the records of a ``front.csv`` or a ``trials.csv``."""
-    fixed = ("index", "number", "state", "seconds", "architecture", "message")
-    with table.open(encoding="utf-8", newline="") as file:
-        return [
-            TrialRecord(
-                number=int(row["number"]),
-                architecture=tuple(row["architecture"].split()),
-                metrics={k: float(v) for k, v in row.items() if k not in fixed and v},
-                state=cast(State, row["state"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    """Return the records of a ``front.csv``, ``trials.csv`` or ``verified.csv``.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    fixed = ("index", "number", "state", "seconds", "architecture", "message", "rung", "plain")
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            records = [
+                TrialRecord(
+                    number=int(row["number"]),
+                    architecture=tuple(row["architecture"].split()),
+                    metrics={k: float(v) for k, v in row.items() if k not in fixed and v},
+                    state=cast(State, row["state"]),
+                )
+                for row in rows
+            ]
+            if "architecture" not in (rows.fieldnames or ()):
+                raise KeyError("architecture")
+    except (*WRONG, csv.Error) as error:
+        raise UserError(
+            f"{table} is damaged ({reason_of(table, error)}); the same `evolute search` writes it "
+            "again from its study, without evaluating anything anew"
+        ) from None
+    return records
 
 
 def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
@@ -75,14 +90,18 @@ def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
 
 def quality_of(records: Sequence[TrialRecord]) -> str | None:
     """Return the first registered metric that all records have and that is better when higher."""
-    return _first_common(records, [m.name for m in METRICS.values() if m.direction == "maximize"])
+    return _first_common(records, [m.name for m in _measured(records) if m.direction == "maximize"])
 
 
 def cost_of(records: Sequence[TrialRecord]) -> str | None:
     """Return the cost that all records have: what was measured comes before what was counted."""
-    costs = [m for m in METRICS.values() if m.direction == "minimize" and m.effort < EVALUATED]
+    costs = [m for m in _measured(records) if m.direction == "minimize" and m.effort < EVALUATED]
     costs.sort(key=lambda metric: -metric.effort)
     return _first_common(records, [metric.name for metric in costs])
+
+
+def _measured(records: Sequence[TrialRecord]) -> list[Metric]:
+    return metrics_among(name for record in records for name in record.metrics)
 
 
 def _first_common(records: Sequence[TrialRecord], names: Sequence[str]) -> str | None:

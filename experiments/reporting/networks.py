@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from experiments.matching import TOLERANCE
 from experiments.reporting.baselines import Difference, Trained, paired_difference
 from experiments.tracking.record import TrackedRun
+from search_space import Architecture
 
 SIGNIFICANT = 0.05  # the p value below which a difference counts as one
 
@@ -38,10 +39,15 @@ class Contest:
         return "wins" if gap.points > 0 else "loses"
 
 
-def trained_networks(runs: Sequence[TrackedRun]) -> list[Trained]:
+def trained_networks(
+    runs: Sequence[TrackedRun], front: Collection[Architecture] = ()
+) -> list[Trained]:
     """Return the networks behind the runs of their seeds; the pick first, comparable ones alone.
 
     The pick is the network that is no baseline and has the most seeds, the last of several.
+
+    Args:
+        front: That of the search as it is now; picks and members of an earlier one are left out.
     """
     groups: dict[str, list[TrackedRun]] = {}
     for run in runs:
@@ -58,7 +64,13 @@ def trained_networks(runs: Sequence[TrackedRun]) -> list[Trained]:
         if seeds is not pick
         and seeds[0].tags.get("conditions", "") == pick[0].tags.get("conditions", "")
     ]
-    return [_trained(seeds) for seeds in (pick, *alike)]
+    networks = [_trained(seeds) for seeds in (pick, *alike)]
+    return [n for n in networks if n is networks[0] or not _left_the_front(n, front)]
+
+
+def _left_the_front(network: Trained, front: Collection[Architecture]) -> bool:
+    own = network.kind in ("pick", "front") and bool(network.architecture)
+    return bool(front) and own and network.architecture not in front
 
 
 def contest(networks: Sequence[Trained]) -> Contest:
@@ -93,4 +105,5 @@ def _trained(seeds: Sequence[TrackedRun]) -> Trained:
         params=first.metrics["params"],
         macs=first.metrics["macs"],
         architecture=tuple(filter(None, first.params.get("architecture", "").split("/"))),
+        epochs=int(epochs) if (epochs := first.params.get("retrain.epochs")) else None,
     )

@@ -1,8 +1,7 @@
-"""Pages, each one HTML file that needs no network and no server.
+"""Pages, each one HTML file that needs no network and no server, and what they are made of.
 
-On that of a front every trial is a point; pointing at it, clicking it, or walking with the arrow
-keys shows its architecture and metrics. The axes can be any two metrics, and the table sorts by any
-column. That of a ranking has the table of the predictors, their picture, and all networks.
+The script of a page shows its data, which is within it as JSON. Texts are escaped by whoever writes
+them into HTML, and by the browser where a script shows them.
 """
 
 from __future__ import annotations
@@ -10,46 +9,74 @@ from __future__ import annotations
 import base64
 import html
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from configs.atomic import write_atomically
-from evaluators.metrics import by_registration, describe_metric
-from experiments.reporting.colours import colours_of, ink_on
-from experiments.reporting.plots import front_axes
-from search.trials import SearchResult
-from search_space import ChoiceSpace
 
 
-def front_html(result: SearchResult, space: ChoiceSpace, path: Path) -> Path:
-    """Write the page. Whatever the texts contain, nothing in them is run or shown as markup."""
-    return _write("front", result.study_name, _data(result, space), path)
-
-
-def ranking_html(data: Mapping[str, Any], picture: Path, title: str, path: Path) -> Path:
+def ranking_html(data: Mapping[str, Any], drawn: Path, title: str, path: Path) -> Path:
     """Write the page of a ranking, its picture within.
 
     Args:
         data: What `templates/rank.js` shows.
     """
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    return _write("rank", title, {**data, "picture": f"data:image/png;base64,{encoded}"}, path)
+    text = "Accuracy trained alone over each predictor"
+    return write_page("rank", title, data, path, {"PICTURE": picture(drawn, text)})
 
 
-def _write(name: str, title: str, data: Any, path: Path) -> Path:
-    parts = {
+def write_page(
+    name: str,
+    title: str,
+    data: Any,
+    path: Path,
+    parts: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write a page from ``templates/NAME.html``, with the data that ``NAME.js`` shows.
+
+    Args:
+        parts: HTML for further places of the template.
+    """
+    every = {
         "TITLE": html.escape(title),
-        "STYLE": _template("front.css"),
+        "STYLE": _template("page.css"),
         "DATA": _script_safe(data),
         "SCRIPT": _template("strip.js") + _template(f"{name}.js"),
+        **parts,
     }
     # In one pass: what is put in is never searched for placeholders itself.
-    page = re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _template(f"{name}.html"))
+    page = re.sub("@([A-Z]+)@", lambda found: every[found[1]], _template(f"{name}.html"))
     write_atomically(path, page)
     return path
+
+
+def picture(file: Path, text: str) -> str:
+    """Return a PNG file as HTML, within the page, with a text for those who don't see it."""
+    encoded = base64.b64encode(file.read_bytes()).decode()
+    text = html.escape(text, quote=True)
+    source = f"data:image/png;base64,{encoded}"
+    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """Return a table as HTML, its first column a head of the row.
+
+    Args:
+        heads: As texts.
+        rows: As HTML.
+    """
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    lines = [
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    ]
+    return (
+        f'<div class="scroll"><table class="{kind or "plain"}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _template(name: str) -> str:
@@ -60,35 +87,3 @@ def _script_safe(data: Any) -> str:
     """Return JSON for a script element: no ``</script>`` and no ``<!--`` in any string."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _data(result: SearchResult, space: ChoiceSpace) -> dict[str, Any]:
-    places = {record.number: index for index, record in enumerate(result.front)}
-    # Members of the front as they were measured last, the others as the search saw them.
-    records = [
-        result.front[places[record.number]] if record.number in places else record
-        for record in result.trials
-    ]
-    x, y = front_axes(result.goal.objectives)
-    metrics = by_registration({name for record in records for name in record.metrics})
-    return {
-        "x": x,
-        "y": y,
-        "labels": {name: describe_metric(name).title for name in metrics},
-        "metrics": metrics,
-        "objectives": result.goal.objectives,
-        "constraints": result.goal.bounds,
-        "stages": [layer.stage for layer in space.layers],
-        "colours": {name: [fill, ink_on(fill)] for name, fill in colours_of(space).items()},
-        "trials": [
-            {
-                "number": record.number,
-                "front": places.get(record.number),
-                "state": record.state,
-                "message": record.message,
-                "architecture": record.architecture,
-                "metrics": {k: v for k, v in record.metrics.items() if math.isfinite(v)},
-            }
-            for record in records
-        ],
-    }

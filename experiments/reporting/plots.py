@@ -10,9 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from evaluators.metrics import METRICS
+from evaluators.metrics import metrics_among
 from experiments.reporting.colours import colours_of, ink_on
-from experiments.reporting.figures import new_figure, save_figure, style_axes
+from experiments.reporting.figures import new_figure, save_figure, style_axes, write_headline
 from experiments.reporting.front import cost_of
 from experiments.reporting.tables import Prediction
 from search.trials import SearchResult, TrialRecord
@@ -52,6 +52,7 @@ def plot_front(
     result: SearchResult,
     path: Path,
     verified: Mapping[Architecture, Prediction] = MappingProxyType({}),
+    headline: str = "",
 ) -> Path:
     """Draw all trials, and the front on top with the index of each member (see `front_axes`).
 
@@ -62,6 +63,7 @@ def plot_front(
 
     Args:
         verified: Predicted accuracies of members if they were trained on their own.
+        headline: What the picture comes to, above it.
     """
     x, y = front_axes(result.goal.objectives)
     if verified and y == "accuracy":
@@ -95,6 +97,7 @@ def plot_front(
         axes.axhline(bounds[y], **dashed)
     style_axes(axes, x, y)
     axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.04))
+    write_headline(figure, headline)
     figure.draw_without_rendering()  # fixes the scale
     _number_front(axes, result, x, y)
     return save_figure(figure, path)
@@ -166,7 +169,7 @@ def plot_architectures(records: Sequence[TrialRecord], space: ChoiceSpace, path:
     gap, height = 0.16, 0.34
     stages = [layer.stage - space.layers[0].stage for layer in space.layers]
     lefts = [index * cell + stage * gap for index, stage in enumerate(stages)]
-    shown = [m for m in METRICS.values() if any(m.name in record.metrics for record in records)]
+    shown = metrics_among(name for record in records for name in record.metrics)
     right, text_width = lefts[-1] + cell, 0.95
     width = 0.7 + max(right + text_width * len(shown), cell * len(colours)) + 0.3
     total = 1.3 + len(records) * height

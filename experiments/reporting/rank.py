@@ -14,6 +14,7 @@ from evaluators.metrics import METRICS, describe_metric, short_number
 from experiments.console import console
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.figures import new_figure, save_figure
+from experiments.reporting.orders import interval_text
 from experiments.reporting.pages import ranking_html
 from search.ranking import TOPS, Judged, Ranking
 from search_space import ChoiceSpace
@@ -157,8 +158,7 @@ def _draw(
 
 def _cells(judged: Judged) -> list[str]:
     """Return tau, its interval and the regrets; a dash for what is not a number."""
-    low, high = judged.interval
-    interval = f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "–"
+    interval = interval_text(judged.interval)
     return [_text(judged.tau), interval, *(_text(judged.regrets[k]) for k in TOPS)]
 
 

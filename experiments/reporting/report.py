@@ -12,13 +12,14 @@ from types import MappingProxyType
 
 from configs.atomic import write_atomically
 from evaluators.metrics import by_registration
-from experiments.reporting.pages import front_html
+from experiments.reporting.account import Account
+from experiments.reporting.course import plot_counting, plot_course
 from experiments.reporting.plots import plot_architectures, plot_front
+from experiments.reporting.search_page import search_html
 from experiments.reporting.tables import Prediction
 from experiments.reporting.verified import (
     VERIFIED_TABLE,
     VerifiedNetwork,
-    as_verified,
     write_verified,
 )
 from experiments.reporting.verified_plot import plot_verified_front
@@ -32,22 +33,22 @@ def write_report(
     directory: Path,
     predicted: Mapping[Architecture, Prediction] = MappingProxyType({}),
     networks: Sequence[VerifiedNetwork] = (),
+    account: Account | None = None,
 ) -> list[Path]:
     """Write the report of a search and return its files, anew each time.
 
-    ``front.csv``, ``trials.csv``, ``front.png``, ``front.html``, ``architectures.png``, and for a
-    space with networks ``front/INDEX/architecture.yaml`` for each member of the front. Where
+    ``report.html`` has all of it; ``front.csv``, ``trials.csv``, and pictures: ``front.png``,
+    ``architectures.png``, ``course.png``, ``counting.png`` where costs were counted. For a space
+    with networks ``front/INDEX/`` has ``architecture.yaml`` and its picture for each member. Where
     networks were verified, ``verified.csv``; the front is then theirs.
 
     Args:
         predicted: Accuracies of members if they were trained on their own.
         networks: All that were trained alone.
+        account: What the page says beside the numbers.
     """
-    picture, page, table = (
-        directory / "front.png",
-        directory / "front.html",
-        directory / VERIFIED_TABLE,
-    )
+    account = account or Account()
+    picture, table = directory / "front.png", directory / VERIFIED_TABLE
     files = [
         _write_csv(result.front, directory / "front.csv", "index"),
         _write_csv(result.trials, directory / "trials.csv", "number"),
@@ -57,11 +58,23 @@ def write_report(
     if networks:
         files += [
             write_verified(networks, table),
-            plot_verified_front(result, networks, picture),
-            front_html(as_verified(result, networks), space, page),
+            plot_verified_front(result, networks, picture, account.verdict),
         ]
     else:
-        files += [plot_front(result, picture, predicted), front_html(result, space, page)]
+        files.append(plot_front(result, picture, predicted, account.verdict))
+    drawn = dict(
+        filter(
+            None,
+            [
+                plot_course(result, directory / "course.png"),
+                plot_counting(result, directory / "counting.png"),
+            ],
+        )
+    )
+    files += drawn.values()
+    page = directory / "report.html"
+    files.append(search_html(result, space, page, account, networks, drawn))
+    (directory / "front.html").unlink(missing_ok=True)  # what earlier versions wrote
     if isinstance(space, SearchSpace):
         files += _write_front(result.front, space, directory)
     return files
@@ -73,9 +86,11 @@ def _write_front(front: Sequence[TrialRecord], space: SearchSpace, directory: Pa
     shutil.rmtree(new, ignore_errors=True)
     for index, record in enumerate(front):
         save_architecture(new / str(index) / "architecture.yaml", space, record.architecture)
+        plot_architectures([record], space, new / str(index) / "architecture.png")
     shutil.rmtree(directory / "front", ignore_errors=True)
     os.replace(new, directory / "front")
-    return [directory / "front" / str(i) / "architecture.yaml" for i in range(len(front))]
+    files = ("architecture.yaml", "architecture.png")
+    return [directory / "front" / str(i) / name for i in range(len(front)) for name in files]
 
 
 def _write_csv(records: Sequence[TrialRecord], path: Path, first: str) -> Path:

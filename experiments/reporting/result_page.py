@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import Config
-from evaluators.metrics import METRICS, describe_metric
+from evaluators.metrics import describe_metric
 from experiments.reporting.baselines import DASH, HEADS, Trained, cells
 from experiments.reporting.families import chosen_families, family_effects, layers_offering
 from experiments.reporting.findings import findings
+from experiments.reporting.markdown import front_markdown, markdown_table
+from experiments.reporting.orders import (
+    Order,
+    interval_text,
+    retrained_orders,
+    verified_orders,
+)
 from experiments.tracking.record import Record, TrackedRun
 from search.trials import TrialRecord
 from search_space import Architecture, SearchSpace
 
 FAMILY = "involution"  # the one that is asked about
-TEXTS = ("architecture", "kind", "layer", "network", "part", "predictor", "the pick")
 PARTS = {  # kinds of runs, of which there are many each
     "trial": "search, trials",
     "verify": "verification, networks",
@@ -31,6 +37,7 @@ class Result:
 
     Attributes:
         directory: As it is named in the commands that give what is missing.
+        finished: What the search knows of networks that a verification trained to the end.
         networks: Retrained ones, the pick first.
         cost: The metric on the picture's lower axis.
     """
@@ -42,6 +49,7 @@ class Result:
     space: SearchSpace
     front: Sequence[TrialRecord]
     trials: Sequence[TrialRecord]
+    finished: Sequence[TrialRecord]
     networks: Sequence[Trained]
     cost: str
     picture: str
@@ -79,13 +87,6 @@ def result_page(result: Result) -> str:
     )
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the columns of texts are on the left, those of numbers on the right."""
-    signs = ["---" if head in TEXTS else "---:" for head in heads]
-    lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(signs)}|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def _commands(result: Result) -> str:
     tags = result.record.parent.tags
     lines = [tags[key] for key in sorted(tags) if key.startswith("command.")]
@@ -117,13 +118,18 @@ def _times(result: Result) -> str:
     for kind, name in PARTS.items():
         runs = record.of_kind(kind)
         if runs:
-            seconds = sum(run.metrics.get("seconds", 0.0) for run in runs)
+            seconds = sum(map(_took, runs))
             rows.append([name, str(len(runs)), _span(runs), _duration(seconds)])
     table = markdown_table(("part", "number", "first to last", "sum of all"), rows)
     notes = "From the first beginning to the last end, with any pause between; the sum is of what "
     notes += "each took on its worker."
     missing = [] if record.of_kind("supernet") else ["No supernet was tracked: `evolute train`."]
     return "\n\n".join([table, notes, *missing])
+
+
+def _took(run: TrackedRun) -> float:
+    """Return the seconds of a run: what its worker says, or from its beginning to its end."""
+    return run.metrics.get("seconds", (run.ended or run.started) - run.started)
 
 
 def _span(runs: Sequence[TrackedRun]) -> str:
@@ -147,29 +153,46 @@ def _duration(seconds: float) -> str:
 def _front(result: Result) -> str:
     if not result.front:
         return f"There is none: `evolute search CONFIG --out {result.directory}`."
-    how = "trained alone" if result.verified else "inherited weights"
-    names = [n for n in METRICS if any(n in record.metrics for record in result.front)]
-    heads = ["index", *(describe_metric(name).title for name in names), "architecture"]
-    rows = []
-    for index, record in enumerate(result.front):
-        values = [_with_error(name, record) for name in names]
-        rows.append([str(index), *values, " ".join(record.architecture)])
+    how = "of networks that were trained alone" if result.verified else "with inherited weights"
     text = f"![The front and the networks that were trained]({result.picture})\n\n"
-    text += f"Accuracy is that of {how}, ± a standard error.\n\n" + markdown_table(heads, rows)
+    text += f"Accuracies are {how}, ± a standard error.\n\n" + front_markdown(result.front)
     if not result.verified:
         text += "\n\nNo member was verified: `search.verify` trains the most promising ones alone."
     return text
 
 
-def _with_error(name: str, record: TrialRecord) -> str:
-    if name not in record.metrics:
-        return DASH
-    metric = describe_metric(name)
-    error, text = metric.error(record.metrics), metric.write(record.metrics[name])
-    return text if error is None or name != "accuracy" else f"{text} ± {error:.1f}"
-
-
 def _ranking(result: Result) -> str:
+    return "\n\n".join([*_orders(result), _ranked(result)])
+
+
+def _orders(result: Result) -> list[str]:
+    """Say how well what was known early orders verified networks, and retrained ones."""
+    texts = []
+    count, orders = retrained_orders(result.networks, result.finished, result.space)
+    if orders:
+        texts.append(
+            f"Of the {count} verified networks that were retrained, Kendall's tau with the mean "
+            "test accuracy, and its 95 % bootstrap interval:\n\n" + _order_table(orders)
+        )
+    elif result.verified:
+        texts.append(
+            "Whether the verified order is that of retrained networks is not measured: `evolute "
+            f"retrain --search {result.directory} --front`."
+        )
+    if orders := verified_orders(result.finished, result.space):
+        texts.append(
+            f"Of the {len(result.finished)} networks that the verification trained to the end, "
+            "Kendall's tau with the verified accuracy:\n\n" + _order_table(orders)
+        )
+    return texts
+
+
+def _order_table(orders: Sequence[Order]) -> str:
+    rows = [[o.predictor, str(o), interval_text(o.interval)] for o in orders]
+    return markdown_table(("predictor", "Kendall's tau", "95 % interval"), rows)
+
+
+def _ranked(result: Result) -> str:
     metrics = result.record.parent.metrics
     taus = {key.partition(".")[2]: v for key, v in metrics.items() if key.startswith("rank_tau.")}
     if not taus:

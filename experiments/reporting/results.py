@@ -19,6 +19,7 @@ MARKS = {  # the kind of a trained network: marker, colour, label
     "pick": ("*", "#d55e00", "the pick"),
     "family": ("s", "#0072b2", "one family alone"),
     "random": ("^", "#009e73", "best random"),
+    "front": ("o", "#e69f00", "other members of the front"),
     "timm": ("D", "#cc79a7", "timm"),
 }
 

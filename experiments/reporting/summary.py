@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from scipy.stats import kendalltau
 
 from evaluators.metrics import METRICS, TIMED, describe_metric
-from experiments.reporting.verified import VerifiedNetwork
 from search import SearchResult
 from search.layer_sums import LayerSums
 from search.space_profile import SpaceProfile
@@ -53,38 +50,6 @@ def readings(result: SearchResult) -> str:
             "is a standard error."
         )
     return ""
-
-
-def agreement(networks: Sequence[VerifiedNetwork], space: ChoiceSpace) -> str:
-    """Say how far the order by inherited accuracy, or by depth, is that of the verified one.
-
-    Of the networks that were trained to the end; empty for fewer than three.
-    """
-    records = [network.reported for network in networks if network.finished]
-    records = [record for record in records if f"{INHERITED}accuracy" in record.metrics]
-    if len(records) < 3:
-        return ""
-    verified = [record.metrics["accuracy"] for record in records]
-    orders = {
-        f"inherited {describe_metric(name).label}": [
-            sign * record.metrics[f"{INHERITED}{name}"] for record in records
-        ]
-        for name, sign in (("accuracy", 1), ("cross_entropy", -1))
-        if all(f"{INHERITED}{name}" in record.metrics for record in records)
-    }
-    orders["number of layers"] = [
-        sum(not space.is_skip(name) for name in record.architecture) for record in records
-    ]
-    taus = ", ".join(f"{name} {_tau(values, verified)}" for name, values in orders.items())
-    return (
-        f"Order of the {len(records)} networks that were trained to the end, Kendall's tau with "
-        f"the verified accuracy: {taus}."
-    )
-
-
-def _tau(values: Sequence[float], verified: Sequence[float]) -> str:
-    tau = float(kendalltau(values, verified).statistic)
-    return "undefined" if math.isnan(tau) else f"{tau:.2f}"
 
 
 def time_predictions(result: SearchResult, space: ChoiceSpace) -> Iterator[str]:

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from evaluators.metrics import EVALUATED, METRICS, by_registration, describe_metric
+from evaluators.metrics import (
+    EVALUATED,
+    METRICS,
+    by_registration,
+    describe_metric,
+    metrics_among,
+)
 from experiments.reporting.colours import colours_of, ink_on
 from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
@@ -103,7 +109,7 @@ def comparison(networks: Sequence[Network]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("network")
     table.add_column("test accuracy (%)", justify="right")
-    costs = [m for m in METRICS.values() if any(m.name in n.metrics for n in networks)]
+    costs = metrics_among(name for network in networks for name in network.metrics)
     costs = [metric for metric in costs if metric.direction == "minimize"]
     for metric in costs:
         table.add_column(metric.title, justify="right")

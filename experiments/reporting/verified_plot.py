@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluators.metrics import describe_metric
-from experiments.reporting.figures import new_figure, save_figure, style_axes
+from experiments.reporting.figures import new_figure, save_figure, style_axes, write_headline
 from experiments.reporting.plots import FRONT, OTHER, VERIFIED, front_axes, points_of, scatter
 from experiments.reporting.verified import VerifiedNetwork
 from search.trials import INHERITED, SearchResult, TrialRecord
@@ -20,13 +20,16 @@ INTERVAL = 1.96  # standard errors: holds the value nineteen times in twenty
 
 
 def plot_verified_front(
-    result: SearchResult, networks: Sequence[VerifiedNetwork], path: Path
+    result: SearchResult, networks: Sequence[VerifiedNetwork], path: Path, headline: str = ""
 ) -> Path:
     """Draw the networks that were trained to the end, and below them what the search had read.
 
     Above are accuracies of networks trained alone, with 95 % intervals; the front's members are
     joined and have their index. Below are all trials with inherited weights, on a scale of their
     own, and the same networks among them. Plain networks are squares.
+
+    Args:
+        headline: What the picture comes to, above it.
     """
     x, _ = front_axes(result.goal.objectives)
     x = "number" if x == Y else x
@@ -49,6 +52,7 @@ def plot_verified_front(
         if x in result.goal.bounds:
             axes.axvline(result.goal.bounds[x], color="#555555", lw=1, ls=(0, (4, 3)))
     above.set_xlabel("")
+    write_headline(figure, headline)
     return save_figure(figure, path)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -26,13 +25,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from configs.atomic import write_atomically
+from configs.disk import disk_error
+from configs.kept import read_or_none
 
 Event = dict[str, Any]
-
-
-def redact(text: str) -> str:
-    """Return ``scheme://user:password@host`` without the user and the password."""
-    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
 class Journal:
@@ -63,10 +59,13 @@ class Journal:
         """Write one event, stamped with the time in milliseconds, through to the disk's cache."""
         line = json.dumps({"time": int(time.time() * 1000), **event}) + "\n"
         with self._lock:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            # One unbuffered write of one line: the lines of two processes never mix.
-            with self.path.open("ab", buffering=0) as stream:
-                stream.write(line.encode())
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                # One unbuffered write of one line: the lines of two processes never mix.
+                with self.path.open("ab", buffering=0) as stream:
+                    stream.write(line.encode())
+            except OSError as error:
+                raise disk_error(error, self.path, len(line)) or error from None
 
     def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
         """Yield each complete event from byte ``offset`` on, with the byte where the next is."""
@@ -82,7 +81,8 @@ class Journal:
                     event = json.loads(line)
                 except ValueError:
                     continue  # the torn line of a killed process
-                yield event, offset
+                if isinstance(event, dict) and "event" in event and "run" in event:
+                    yield event, offset
 
     def keep(self, path: Path, run: str, folder: str) -> str:
         """Return where an artifact will be at the time of the upload, relative to the directory.
@@ -113,10 +113,8 @@ class Journal:
         return run_id in {store.get("run_id") for store in self._state_of_stores().values()}
 
     def _state_of_stores(self) -> dict[str, dict[str, Any]]:
-        try:
-            return json.loads(self._state.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}  # uploading again is harmless: every event can be applied twice
+        # uploading again is harmless: every event can be applied twice
+        return read_or_none(self._state, _stores, "all is uploaded again") or {}
 
     @contextmanager
     def uploading(self) -> Iterator[bool]:
@@ -132,3 +130,10 @@ class Journal:
             yield True
         finally:
             lock.release()
+
+
+def _stores(values: Any) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"offset": int(store["offset"]), "run_id": str(store["run_id"])}
+        for name, store in values.items()
+    }

@@ -6,7 +6,6 @@ only ONNX Runtime. Operators of one's own travel as the source file that registe
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,36 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.kept import read_json
 
+CARD = "README.md"
+PYFUNC = (
+    "MLmodel",
+    "python_env.yaml",
+    "conda.yaml",
+    "requirements.txt",
+    "input_example.json",
+    "serving_input_example.json",
+)
 FILES = (
     "architecture.yaml",
     "weights.safetensors",
+    "config.yaml",
     "metrics.json",
     "model.onnx",
     "model-dynamic.onnx",
-    "README.md",
+    "model-openvino.onnx",
+    CARD,
+    "architecture.png",
+    *PYFUNC,
 )
 NEEDED = FILES[:2]
-CHAMPION = "champion"
+CHAMPION, PREVIOUS = "champion", "previous"
+LONGEST = 5000  # characters of a description that every store takes
+ABOUT = (
+    "Image classifiers that Evolute found and trained. `champion` is the best by validation "
+    "accuracy among those of one recipe and the same data, `previous` the one before it."
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +91,9 @@ def register_folder(
     The alias ``champion`` moves to the new version when its ``validation_accuracy`` is higher than
     the present champion's (or equal, and its ``latency_ms`` lower), or when there is none; never to
     one that a plain network, such as the all-convolution baseline, dominates in both. The test
-    split decides nothing. Only networks of the same recipe, data and latency settings are compared,
-    by ``conditions`` in their ``metrics.json``: the champion of others keeps the alias.
+    split decides nothing. The one before it is ``previous`` then. Only networks of the same recipe,
+    data and latency settings are compared, by ``conditions`` in their ``metrics.json``: the
+    champion of others keeps the alias.
 
     Raises:
         UserError: ``folder`` lacks the architecture or the weights.
@@ -95,10 +114,14 @@ def register_folder(
             source,
             run_id=run_id,
             tags={**{key: repr(float(value)) for key, value in metrics.items()}, **_about(folder)},
+            description=_card(folder),
             await_creation_for=0,
         )
-    reason = _why_not(version, find_champion(client, name), versions)
+    champion = find_champion(client, name)
+    reason = _why_not(version, champion, versions)
     if not reason:
+        if champion is not None and champion.version != version.version:
+            client.set_registered_model_alias(name, PREVIOUS, champion.version)
         client.set_registered_model_alias(name, CHAMPION, version.version)
     return Registered(name, int(version.version), not reason, reason)
 
@@ -122,8 +145,15 @@ def _quality(metrics: Mapping[str, float]) -> tuple[float, float]:
 def _about(folder: Path) -> dict[str, str]:
     """Return what decides with which versions one is compared."""
     path = folder / "metrics.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    way_out = "the same `evolute retrain` writes it again"
+    about = read_json(path, dict, way_out) if path.is_file() else {}
     return {key: str(about.get(key, "")) for key in ("conditions", "plain")}
+
+
+def _card(folder: Path) -> str:
+    """Return the model card, for the page of the version."""
+    card = folder / CARD
+    return card.read_text(encoding="utf-8")[:LONGEST] if card.is_file() else ""
 
 
 def _why_not(version: Any, champion: Any | None, versions: Sequence[Any]) -> str:
@@ -162,7 +192,7 @@ def _create_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=ABOUT)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments.tracking.journal import redact
+from configs.secrets import redact
 
 LONGEST_VALUE = 5000  # characters of a parameter or a tag; MLflow refuses more than 6000
 
@@ -37,7 +37,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif _is_list_of_mappings(value):
             flat |= flatten({str(i): item for i, item in enumerate(value)}, f"{name}.")
         else:
-            flat[name] = _text(value)
+            flat[sys.intern(name)] = sys.intern(_text(value))  # trials have thousands of equal ones
     return flat
 
 
@@ -86,7 +86,7 @@ def command_tag() -> dict[str, str]:
 
 
 def _without_places(argument: str) -> str:
-    text = re.sub(r"\w+://[^\s,\]}]+", "URI", argument)
+    text = re.sub(r"\w[\w+.-]*:/+.*", "URI", argument, flags=re.S)  # a password may hold anything
     text = re.sub(r"[\w.-]+:\d{4,5}\b", "ADDRESS", text)
     return re.sub(r"(?:(?<=^)|(?<=[=\s:\[{,]))[~/](?:[^/\s,\]}]*/)*(?=[^/\s,\]}]*)", "", text)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from experiments.tracking.credentials import complete
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import local_uri, open_client
 from experiments.workspace import Workspace
@@ -86,7 +87,7 @@ def _parents(directory: Path) -> tuple[Any, list[Any]]:
     openings = [event for event, _ in Journal(directory).read() if "experiment" in event]
     if not openings or not openings[-1]["uri"]:
         raise UserError(f"{directory}: nothing was tracked there; name a work directory")
-    client = open_client(openings[-1]["uri"])
+    client = open_client(complete(openings[-1]["uri"]))
     return client, _search(client, f"tags.`evolute.run` = '{openings[-1]['run']}'")
 
 

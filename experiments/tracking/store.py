@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from experiments.tracking.journal import Event, Journal, redact
+from configs.secrets import hide, redact, remember
+from configs.sqlite import sqlite_url
+from experiments.tracking.journal import Event, Journal
 from experiments.tracking.model_registry import Registered, register_folder
+from experiments.tracking.view import experiment_tags
 
 logger = logging.getLogger("evolute.tracking")
 
@@ -27,7 +30,7 @@ METRICS_PER_BATCH, PARAMS_PER_BATCH = 800, 100  # MLflow's limits are 1000 in al
 
 def local_uri(directory: Path) -> str:
     """Return the default store of a work directory: an SQLite file in it."""
-    return f"sqlite:///{directory.resolve() / 'mlflow.db'}"
+    return sqlite_url(directory / "mlflow.db")
 
 
 def check_uri(uri: str) -> None:
@@ -36,10 +39,11 @@ def check_uri(uri: str) -> None:
     Raises:
         UserError: No store can be opened with it.
     """
+    remember(uri)
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme not in SCHEMES:
         raise UserError(
-            f"tracking.uri: {redact(uri)!r} is no tracking URI; it should be a server "
+            f"tracking.uri: {hide(uri)!r} is no tracking URI; it should be a server "
             "(http://HOST:5000), a database (sqlite:///FILE.db, postgresql://...) or empty "
             "for an SQLite file in the work directory"
         )
@@ -73,16 +77,19 @@ def open_client(uri: str) -> Any:
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
     """Return an experiment's id; artifacts of an SQLite store are kept beside the database."""
-    experiment = client.get_experiment_by_name(name)
+    experiment, tags = client.get_experiment_by_name(name), experiment_tags()
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
+        for key, value in tags.items():
+            if experiment.tags.get(key) in ("", None):  # somebody's own description stays
+                client.set_experiment_tag(experiment.experiment_id, key, value)
         return experiment.experiment_id
     location = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).resolve()
         location = (database.parent / "mlartifacts").as_uri()
-    return client.create_experiment(name, artifact_location=location)
+    return client.create_experiment(name, artifact_location=location, tags=tags)
 
 
 class Store:
@@ -148,7 +155,7 @@ class Store:
         except (MlflowException, UserError) as error:
             if isinstance(error, MlflowException) and error.error_code not in REFUSALS:
                 raise
-            logger.warning("MLflow refused an entry, it is left out: %s", error)
+            logger.warning("MLflow refused an entry, it is left out: %s", redact(str(error)))
 
     def _apply_one(self, event: Event, journal: Journal) -> None:
         run = event["run"]
@@ -189,7 +196,7 @@ class Store:
         if not entries:
             return
         metrics = [
-            Metric(key, value, entry["time"], entry.get("step", 0))
+            Metric(key.replace("@", "."), value, entry["time"], entry.get("step", 0))
             for entry in entries
             for key, value in entry.get("metrics", {}).items()
         ]
@@ -214,4 +221,4 @@ class Store:
             # A file that is gone, or an artifact store that wants other credentials, must not hold
             # up the numbers behind it; a dead server must: this call fails on that one.
             self.client.get_run(run_id)
-            logger.warning("%s could not be uploaded as an artifact: %s", path, error)
+            logger.warning("%s could not be uploaded as an artifact: %s", path, redact(str(error)))

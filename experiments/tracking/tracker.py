@@ -29,13 +29,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from configs.atomic import write_atomically
-from experiments.tracking.journal import Journal, redact
+from configs.secrets import hide
+from experiments.tracking.journal import Journal
 from experiments.tracking.model_registry import Registered, check_folder, check_model_name
 from experiments.tracking.provenance import code_version, flatten
 from experiments.tracking.store import check_uri
 from experiments.tracking.uploader import Uploader
+from experiments.tracking.view import NOTE
 
 logger = logging.getLogger("evolute.tracking")
+
+RETIRED = "retired"  # the kind of a run that does not count any more
 
 __all__ = ["Run", "Tracker", "code_version", "flatten"]
 
@@ -70,6 +74,10 @@ class Run:
             logger.warning("Metric %s = %s is not logged: not a finite number", key, note)
             self.tags({f"not_finite.{key}": note})
 
+    def describe(self, text: str) -> None:
+        """Set the description that is shown on the run's page, in Markdown."""
+        self.tags({NOTE: text})
+
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags; a later value replaces an earlier one."""
         self._append("log", tags=flatten(values))
@@ -79,10 +87,20 @@ class Run:
         kept = self._tracker.journal.keep(path, self.run_id, folder)
         self._append("artifact", path=kept, folder=folder)
 
-    def text(self, name: str, content: str) -> None:
-        """Attach ``content`` as the text file ``name``, e.g. ``"config/config.yaml"``."""
+    def copy(self, file: Path) -> None:
+        """Attach a file as it is now, whatever becomes of it before the upload."""
+        kept = self._tracker.journal.files / self.run_id / file.name
+        write_atomically(kept, file.read_bytes())
+        self.artifact(kept)
+
+    def text(self, name: str, content: str, mode: int | None = None) -> None:
+        """Attach ``content`` as the text file ``name``, e.g. ``"config/config.yaml"``.
+
+        Args:
+            mode: Of the copy in the work directory; see `configs.atomic.write_atomically`.
+        """
         path = self._tracker.journal.files / self.run_id / name
-        write_atomically(path, content)
+        write_atomically(path, content, mode)
         self.artifact(path, str(Path(name).parent) if "/" in name else "")
 
     def register(
@@ -159,7 +177,7 @@ class Tracker(Run):
         root = self._read_journal()
         super().__init__(self, root or uuid.uuid4().hex)
         self._uploader = Uploader(self.journal, uri, experiment, self.run_id)
-        place = {"uri": redact(uri) if uri else None, "experiment": experiment}
+        place = {"uri": hide(uri) if uri else None, "experiment": experiment}
         if root:
             self._append("resume", **place)
         else:
@@ -181,6 +199,8 @@ class Tracker(Run):
                     self._names[event["name"]] = run
                 case "log":
                     self.known_params.setdefault(run, {}).update(event.get("params", {}))
+                    if event.get("tags", {}).get("evolute.kind") == RETIRED:
+                        self._names = {k: v for k, v in self._names.items() if v != run}
                 case "finish":
                     self.finished.add(run)
                 case "resume":
@@ -207,25 +227,47 @@ class Tracker(Run):
         kind: str,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
+        seconds: float = 0.0,
     ) -> Run:
         """Begin a child run; ``kind`` is ``supernet``, ``trial``, ``rank`` or ``retrain``.
 
         A child is known by its name: asking for it again, also after a restart, continues it.
+
+        Args:
+            seconds: How long ago it began, where it is logged by another process than that did it.
         """
         if name in self._names:
             run = Run(self, self._names[name])
             run._append("resume")
+            if tags:
+                run.tags(tags)
         else:
             run = Run(self, uuid.uuid4().hex)
             self._names[name] = run.run_id
-            run._append("run", parent=self.run_id, name=name, tags=self._tags(kind))
+            began, known = int(1000 * (time.time() - seconds)), flatten(tags or {})
+            all_tags = self._tags(kind) | known
+            run._append("run", parent=self.run_id, name=name, tags=all_tags, time=began)
         self.finished.discard(run.run_id)
         self.open_runs[run.run_id] = run
         if params:
             run.params(params)
-        if tags:
-            run.tags(tags)
         return run
+
+    def retire(self, prefixes: tuple[str, ...], reason: str) -> None:
+        """Let children, by how their names begin, be of the past: new ones take their names."""
+        for name in [name for name in self._names if name.startswith(prefixes)]:
+            run = Run(self, self._names.pop(name))
+            run.tags({"evolute.kind": RETIRED, RETIRED: reason})
+
+    def finished_child(self, name: str) -> Run | None:
+        """Return a child that was finished, for what is added later: it keeps its end. Or None."""
+        return Run(self, self._names[name]) if self.has_finished(name) else None
+
+    def tagged(self, key: str) -> set[str]:
+        """Return the names of the children whose tag ``key`` is not empty."""
+        events = [event for event, _ in self.journal.read() if key in event.get("tags", {})]
+        last = {event["run"]: event["tags"][key] for event in events}
+        return {name for name, run in self._names.items() if last.get(run)}
 
     def has_finished(self, name: str) -> bool:
         """Return whether the child ``name`` was finished, by this process or an earlier one."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluators.metrics import metrics_among
 from experiments.reporting.verified import READING, VerifiedNetwork
+from experiments.tracking.view import NOTE
 from search import SearchProgress, TrialRecord
 from search.study import parameters_of
 
@@ -22,17 +25,47 @@ def track_trials(tracker: Tracker, records: list[TrialRecord]) -> None:
 
 def track_trial(tracker: Tracker, record: TrialRecord) -> None:
     """Log a trial."""
-    choices = parameters_of(record.architecture)
-    tags = {"state": record.state, "message": record.message[:500]}
-    with tracker.child(_trial_name(record), "trial", params=choices, tags=tags) as child:
-        child.metrics({**record.metrics, "seconds": record.seconds})
+    choices, name = parameters_of(record.architecture), _trial_name(record)
+    tags = {"state": record.state, NOTE: describe(record)}
+    if record.message:
+        tags["message"] = record.message[:500]
+    with tracker.child(name, "trial", choices, tags, seconds=record.seconds) as child:
+        child.metrics(_registered(record.metrics))
+
+
+def track_front(tracker: Tracker, front: Sequence[TrialRecord], folder: Path) -> None:
+    """Tag the runs of networks on the front with their index, and no others.
+
+    Args:
+        folder: With a folder of files for each member, by its index, that its runs get too.
+    """
+    members = {
+        name: (index, record)
+        for index, record in enumerate(front)
+        for name in (_trial_name(record), _verify_name(record))
+    }
+    for name in sorted(tracker.tagged("front") - members.keys()):
+        if child := tracker.finished_child(name):
+            child.tags({"front": ""})
+    for name, (index, record) in members.items():
+        if child := tracker.finished_child(name):
+            child.tags({"front": index})
+            child.describe(f"{describe(record)} | on the front, index {index}")
+            for file in sorted((folder / str(index)).iterdir()):
+                child.copy(file)
+
+
+def describe(record: TrialRecord) -> str:
+    """Return a line on an evaluation: its operators, its state or what was measured."""
+    shown = [metric.text(record.metrics[metric.name]) for metric in metrics_among(record.metrics)]
+    state = [] if record.state == "complete" else [record.state]
+    return " | ".join([" ".join(record.architecture), *state, *shown])
 
 
 def track_again(tracker: Tracker, record: TrialRecord) -> None:
     """Log second values as the next step of the first ones."""
-    if record.number >= 0:
-        with tracker.child(_trial_name(record), "trial") as child:
-            child.metrics(record.again, step=1)
+    if child := tracker.finished_child(_trial_name(record)):
+        child.metrics(_registered(record.again), step=1)
 
 
 def track_progress(tracker: Tracker, progress: SearchProgress) -> None:
@@ -51,7 +84,7 @@ def track_training(
     choices, tags = parameters_of(record.architecture), {"state": "training", "plain": plain}
     with tracker.child(_verify_name(record), "verify", params=choices, tags=tags) as child:
         costs = {k: v for k, v in record.metrics.items() if k not in READING}
-        child.metrics({**costs, **trained}, step=rung)
+        child.metrics(_rounded({**costs, **trained}), step=rung)
 
 
 def track_verified(tracker: Tracker, network: VerifiedNetwork) -> None:
@@ -60,12 +93,28 @@ def track_verified(tracker: Tracker, network: VerifiedNetwork) -> None:
     choices = parameters_of(record.architecture)
     tags = {"state": network.state, "plain": network.plain}
     with tracker.child(_verify_name(record), "verify", params=choices, tags=tags) as child:
-        child.metrics(record.metrics, step=network.rung)
+        child.metrics(_rounded(record.metrics), step=network.rung)
 
 
 def has_tracked(tracker: Tracker, network: VerifiedNetwork) -> bool:
     """Return whether a network has a run already."""
     return tracker.has_finished(_verify_name(network.record))
+
+
+def _registered(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what goes with a metric, such as how often it was measured."""
+    return _rounded({metric.name: metrics[metric.name] for metric in metrics_among(metrics)})
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return values as people read them: whole numbers as they are, others to six digits.
+
+    The study and the tables of the report have all digits.
+    """
+    return {
+        name: value if float(value).is_integer() else float(f"{value:.6g}")
+        for name, value in metrics.items()
+    }
 
 
 def _trial_name(record: TrialRecord) -> str:

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from configs.errors import UserError
-from experiments.tracking.journal import Journal, redact
+from configs.secrets import HIDDEN, hide, redact
+from experiments.tracking.credentials import complete
+from experiments.tracking.journal import Journal
 from experiments.tracking.model_registry import Registered
 from experiments.tracking.store import Store, check_uri, local_uri
 
@@ -21,7 +23,7 @@ LONGEST_PAUSE = 60.0  # seconds between two tries at a dead server
 
 def store_name(uri: str | None) -> str:
     """Return the store's name in the journal's state: without a password, movable when local."""
-    return redact(uri) if uri else "local"
+    return hide(uri) if uri else "local"
 
 
 def upload_pending(journal: Journal, store: Store, name: str) -> bool:
@@ -82,7 +84,7 @@ class Uploader(threading.Thread):
                 self._failures = 0
                 if self._away:
                     self._away = False
-                    logger.warning("The tracking store %s answers again.", redact(self.uri))
+                    logger.warning("The tracking store %s answers again.", hide(self.uri))
             else:
                 self._wake.wait(1.0)
 
@@ -93,8 +95,8 @@ class Uploader(threading.Thread):
         logger.warning(
             "The tracking store %s cannot be reached (%s). Work goes on; everything is kept in %s "
             "and follows when the store answers, or by: %s",
-            redact(self.uri),
-            redact(str(error).splitlines()[0][:200] if str(error) else repr(error)),
+            hide(self.uri),
+            redact(str(error) or repr(error)).splitlines()[0][:200],
             self.journal.path,
             self.command,
         )
@@ -102,7 +104,7 @@ class Uploader(threading.Thread):
     @property
     def command(self) -> str:
         """What a person types to upload the rest."""
-        uri = f" {self.name_of_store}" if "***" in self.name_of_store else ""
+        uri = f" {self.name_of_store}" if HIDDEN in self.name_of_store else ""
         return f"evolute sync {self.journal.directory}{uri}"
 
     def notify(self) -> None:
@@ -153,8 +155,7 @@ def upload(directory: Path, uri: str | None = None) -> int:
     if not roots:
         raise UserError(f"{directory}: no tracking.jsonl with a run in it; nothing to upload")
     uri = uri or roots[-1]["uri"]
-    if uri and "***" in uri:
-        raise UserError(f"{uri}: the password is not kept in {directory}; give the whole URI")
+    uri = complete(uri) if uri else uri
     check_uri(uri or local_uri(directory))
     name = store_name(uri)
     with journal.uploading() as mine:
@@ -170,7 +171,7 @@ def upload(directory: Path, uri: str | None = None) -> int:
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"{redact(uri or str(directory))}: the tracking store cannot be reached; "
+                f"{hide(uri) if uri else directory}: the tracking store cannot be reached; "
                 f"nothing is lost ({redact(str(error))[:200]})"
             ) from error
     return count

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from search.executors.evaluation import evaluate
 from search.executors.executor import Evaluator, Finish, Propose
-from search.executors.process import on_stop_signal
+from search.executors.process import on_stop_signal, time_limit
 
 
-def run_here(evaluator: Evaluator, propose: Propose, finish: Finish) -> None:
+def run_here(
+    evaluator: Evaluator, propose: Propose, finish: Finish, timeout_s: float | None = None
+) -> None:
     """Evaluate what is proposed until there is no more.
 
     SIGINT and SIGTERM interrupt an evaluation at once, but never a write: what is finished is
     recorded first.
+
+    Args:
+        timeout_s: After which an evaluation ends with TimeoutError; where this is not the main
+            thread, or the system has no alarms, nothing limits it.
 
     Raises:
         KeyboardInterrupt: The process was asked to end.
@@ -31,7 +37,8 @@ def run_here(evaluator: Evaluator, propose: Propose, finish: Finish) -> None:
     with on_stop_signal(stop):
         while not stopping and (task := propose()) is not None:
             evaluating = True
-            outcome = evaluate(lambda: evaluator, task)
+            with time_limit(timeout_s):
+                outcome = evaluate(lambda: evaluator, task)
             evaluating = False
             finish(task.architecture, outcome)
     if stopping:

@@ -8,9 +8,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LIBRARIES = ("ray", "optuna")  # whose loggers are set, by themselves when imported or by us
+# whose loggers are set, by themselves when imported or by us
+LIBRARIES = ("ray", "optuna", "sqlalchemy")
 
 
 @contextlib.contextmanager
@@ -43,6 +45,25 @@ def on_stop_signal(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeoutError in the block once so many seconds are over; see `run_here`."""
+    if seconds is None or not hasattr(signal, "setitimer") or not _may_handle_signals():
+        yield
+        return
+
+    def over(*_: Any) -> None:
+        raise TimeoutError(f"not done after {seconds:g} s, the limit of timeout_s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _may_handle_signals() -> bool:

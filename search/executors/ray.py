@@ -5,39 +5,32 @@ Tune's own files and state are disposable: the study is the only state there is.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import socket
-import sys
 import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
-from ray.job_config import JobConfig
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from configs.errors import UserError
-from search.executors.evaluation import Outcome
+from search.executors.evaluation import Outcome, Task
 from search.executors.executor import Architecture, Evaluator, Finish, Propose
-from search.executors.process import on_stop_signal, process_unchanged
+from search.executors.process import on_stop_signal
+from search.executors.ray_ledger import Ledger
+from search.executors.ray_session import Workers, places, ray_session
 from search.executors.ray_worker import ArchitectureTrial
 
-RETRIES = 2  # of a trial whose worker died; an exception in the evaluator is never retried
-OBJECT_STORE_BYTES = 256 * 2**20  # instead of a third of the memory; it holds the evaluator only
-
-# Tune's files and messages repeat what the study and our own progress say. Set for the time of a
-# search only.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-}
+DEATHS = 3  # of processes that evaluated an architecture, after which it counts as failed
+TRIES = 10  # of an architecture, whatever ended them: one that takes whole machines down must end
+STARTS, STARTS_S = 10, 60.0  # that fail in a row, for so long: then workers can't be started at all
+PAUSE_S = 1.0  # after a failed start: what is lost is known to be lost some seconds later only
 
 
 def run_on_ray(
@@ -45,45 +38,73 @@ def run_on_ray(
     propose: Propose,
     finish: Finish,
     *,
-    trials: int,
-    workers: int,
+    workers: Workers,
     address: str | None,
     cpus_per_worker: float,
     gpus_per_worker: float,
+    timeout_s: float | None = None,
 ) -> None:
-    """Evaluate up to `trials` architectures on `workers` long-lived processes.
+    """Evaluate what is proposed on `workers` long-lived processes, or as many as there is room for.
 
-    A trial is tried again, twice, only when its process died.
+    An architecture is tried again when the process that evaluated it died, three times at most; and
+    whenever it was not begun, or lost with its machine, which says nothing about it.
+
+    Args:
+        timeout_s: After which a process that still evaluates is ended, and the architecture failed.
 
     Raises:
         UserError: The evaluator cannot be sent, or there is no cluster with what a worker needs.
         KeyboardInterrupt: The process was asked to end.
     """
     pickled = _pickle(evaluator)
-    searcher = StudySearcher(propose, finish)
+    room = (
+        partial(places, cpus_per_worker, gpus_per_worker) if workers == "auto" else lambda: workers
+    )
+    searcher = StudySearcher(propose, finish, room, Ledger(uuid.uuid4().hex), timeout_s)
     session = ray_session(address, workers, cpus_per_worker, gpus_per_worker)
     with session as own_ray, on_stop_signal(searcher.interrupt):
-        _tune(
-            searcher,
-            pickled,
-            trials=trials,
-            workers=workers,
-            resources={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
-            own_ray=own_ray,
-        )
+        try:
+            _tune(
+                searcher,
+                pickled,
+                resources={"cpu": cpus_per_worker, "gpu": gpus_per_worker},
+                own_ray=own_ray,
+            )
+        finally:
+            if not own_ray:
+                searcher.ledger.clear()
 
 
 class StudySearcher(Searcher):
     """Hands Tune the search's proposals and hands the search Tune's results.
 
     Tune logs and swallows what is raised while it handles a result, so that is kept in `error`
-    and raised by `StopOnError` a moment later.
+    and raised by `StopOnError` a moment later. Tune tries nothing again: what is worth another try
+    is known here, and so is for how many there is room: Tune lets a worker that is free take the
+    trial for which another one is still being started, which it then gives up. Where evaluations
+    are short, a node that joins would never get a worker, if no trial were there for the free one.
+
+    Args:
+        room: Says for how many trials at a time there is room.
     """
 
-    def __init__(self, propose: Propose, finish: Finish) -> None:
+    def __init__(
+        self,
+        propose: Propose,
+        finish: Finish,
+        room: Callable[[], int],
+        ledger: Ledger,
+        timeout_s: float | None,
+    ) -> None:
         super().__init__()
-        self._propose, self._finish = propose, finish
-        self._running: dict[str, Architecture] = {}
+        self._propose, self._finish, self._room = propose, finish, room
+        self.ledger, self.timeout_s = ledger, timeout_s
+        self._running: dict[str, Task] = {}
+        self._again: deque[Task] = deque()
+        self._tries: Counter[Architecture] = Counter()
+        self._deaths: dict[Architecture, list[str]] = defaultdict(list)  # nodes where they happened
+        self._failed_starts: list[float] = []  # when, in a row
+        self._no_more = False
         self.error: BaseException | None = None
 
     def interrupt(self) -> None:
@@ -93,27 +114,84 @@ class StudySearcher(Searcher):
         self.error = KeyboardInterrupt()
 
     def suggest(self, trial_id: str) -> Any:
-        task = self._propose()
-        if task is None:
-            return Searcher.FINISHED
-        self._running[trial_id] = task.architecture
-        return {"task": task}
+        if len(self._running) >= self._room() or self._pauses():
+            return None
+        task = self._again.popleft() if self._again else self._next()
+        if task is None:  # what still runs may have to be tried again
+            return None if self._running else Searcher.FINISHED
+        self._running[trial_id] = task
+        self._tries[task.architecture] += 1
+        return {"task": task, "key": trial_id}
+
+    def _pauses(self) -> bool:
+        starts = self._failed_starts
+        return bool(starts) and time.monotonic() - starts[-1] < PAUSE_S
+
+    def _next(self) -> Task | None:
+        """Ask for the next task until there is none; Tune asks again and again."""
+        if not self._no_more:
+            task = self._propose()
+            self._no_more = task is None
+            return task
+        return None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        architecture = self._running.pop(trial_id)
-        died = Outcome(error="its worker process died three times")
+        task = self._running.pop(trial_id)
         try:
-            self._finish(architecture, result["outcome"] if result else died)
+            outcome = result["outcome"] if result else self._what_ended(trial_id, task.architecture)
+            if outcome is None:
+                self._again.append(task)
+                return
+            self._failed_starts.clear()
+            self._finish(task.architecture, outcome)
         except BaseException as raised:
             self.error = raised
+
+    def _what_ended(self, trial_id: str, architecture: Architecture) -> Outcome | None:
+        """Return what became of an architecture whose process is gone; None: it is tried again.
+
+        Raises:
+            UserError: No worker can be started.
+        """
+        entry = self.ledger.read(trial_id)
+        if entry is None:
+            starts = self._failed_starts
+            starts.append(time.monotonic())
+            if len(starts) >= STARTS and starts[-1] - starts[0] >= STARTS_S:
+                raise UserError(
+                    f"workers can't be started: {len(starts)} in a row have died at once"
+                )
+            return None
+        if entry.late:
+            return Outcome(error=f"not done after {self.timeout_s:g} s, the limit of timeout_s")
+        deaths = self._deaths[architecture]
+        deaths.append(entry.node)
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if sum(node in alive for node in deaths) >= DEATHS:  # a lost machine says nothing about it
+            return Outcome(error="its worker process died three times")
+        if self._tries[architecture] >= TRIES:
+            return Outcome(error=f"its worker process or its machine was lost {TRIES} times")
+        return None
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study is the only state there is."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing, likewise."""
+
+
+class InOrder(FIFOScheduler):
+    """Leaves it to Tune which trial a worker takes that is free: the newest, which has none yet."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Choose none: the oldest would leave the worker that is being started for it."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Let Tune forget a trial's statistics: half of what it keeps, and never asked for."""
+        trial.run_metadata.metric_analysis = {}
+        trial.run_metadata.metric_n_steps = {}
 
 
 class StopOnError(Stopper):
@@ -143,8 +221,6 @@ def _tune(
     searcher: StudySearcher,
     pickled_evaluator: bytes,
     *,
-    trials: int,
-    workers: int,
     resources: dict[str, float],
     own_ray: bool,
 ) -> None:
@@ -152,15 +228,20 @@ def _tune(
     with tempfile.TemporaryDirectory(prefix="evolute-tune-") as folder:
         try:
             tune.run(
-                tune.with_parameters(ArchitectureTrial, pickled_evaluator=pickled_evaluator),
+                tune.with_parameters(
+                    ArchitectureTrial,
+                    pickled_evaluator=pickled_evaluator,
+                    ledger=searcher.ledger,
+                    timeout_s=searcher.timeout_s,
+                ),
                 name="search",
                 search_alg=searcher,
+                scheduler=InOrder(),
                 stop=StopOnError(searcher, own_ray),
-                num_samples=trials,
-                max_concurrent_trials=workers,
+                num_samples=-1,  # the searcher says when it is done
                 resources_per_trial=resources,
                 reuse_actors=True,
-                max_failures=RETRIES,
+                max_failures=0,
                 raise_on_failed_trial=False,
                 storage_path=folder,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -182,74 +263,3 @@ def _pickle(evaluator: Evaluator) -> bytes:
             f"the evaluator can't be sent to a worker ({type(error).__name__}: {error}); "
             "let it load what can't be pickled when it is first called, or use workers=0"
         ) from error
-
-
-@contextlib.contextmanager
-def ray_session(
-    address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float
-) -> Iterator[bool]:
-    """Join a quiet Ray: the caller's if one is running, that at `address`, or a local one.
-
-    Only what was started or joined here is left again at the end; whether it was, is yielded.
-
-    Raises:
-        UserError: No cluster at `address`, or none of its nodes has what one worker needs.
-    """
-    with process_unchanged():
-        os.environ.update(QUIET)
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        owned = not ray.is_initialized()
-        if owned:
-            _start_ray(address, max(os.cpu_count() or 1, round(workers * cpus_per_worker)))
-        try:
-            _check_resources({"CPU": cpus_per_worker, "GPU": gpus_per_worker})
-            yield owned
-        finally:
-            if owned:
-                ray.shutdown()
-
-
-def _start_ray(address: str | None, local_cpus: int) -> None:
-    # Workers look for modules where this process does, whatever folder it was started from.
-    search_path = [os.path.abspath(folder) for folder in sys.path if os.path.isdir(folder or ".")]
-    options: dict[str, Any] = {
-        "job_config": JobConfig(_py_driver_sys_path=search_path),
-        "log_to_driver": False,
-        "logging_level": logging.CRITICAL,
-    }
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=local_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
-        return
-    try:
-        host, _, port = address.rpartition(":")
-        if port.isdigit():  # Ray itself tries for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, **options)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"address {address!r}: no Ray cluster can be joined there ({reason}). Start one with "
-            "`ray start --head`; a token made by `ray get-auth-token --generate` must lie in "
-            "~/.ray/auth_token on every machine"
-        ) from error
-
-
-def _check_resources(needed: dict[str, float]) -> None:
-    """Ray waits for ever for what it has not got, so that is refused here."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(kind, 0) >= n for kind, n in needed.items()) for node in nodes):
-        return
-    for kind, number in needed.items():
-        most = max(node.get(kind, 0) for node in nodes)
-        if most < number:
-            key = f"{kind.lower()}s_per_worker"
-            raise UserError(
-                f"{key} is {number:g}, but no machine of the cluster has more than {most:g}"
-            )
-    raise UserError(f"no machine of the cluster has {needed} together")

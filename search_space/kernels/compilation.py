@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,31 +25,36 @@ _LINK = ("-fopenmp", "-fPIC", "-shared")
 _SECONDS = 300  # longest compilation
 
 
-def load_library(source: Path, functions: Mapping[str, int]) -> ctypes.CDLL:
+def load_library(
+    source: Path, functions: Mapping[str, int], *more: Path, flags: Sequence[str] = ()
+) -> ctypes.CDLL:
     """Compile a C++ file, or take it from the cache, and load it.
 
     Args:
         source: It may include the headers beside it and those of this folder.
         functions: The functions it exports, and how many pointers each takes.
+        more: Files that are compiled and linked with it.
+        flags: For the compiler and the linker, beside ours.
 
     Raises:
         RuntimeError: There is no compiler, or it refuses the file.
         OSError: The cache cannot be written, or the library cannot be loaded.
         subprocess.SubprocessError: The compiler takes too long.
     """
-    compiler = _compiler()
+    sources, compiler = (source, *more), _compiler()
     stat = os.stat(compiler)
     identity = (compiler, str(stat.st_size), str(stat.st_mtime_ns), _processor(), *_FLAGS, *_LINK)
-    headers = sorted({*source.parent.glob("*.h"), *Path(__file__).parent.glob("*.h")})
-    texts = [path.read_text(encoding="utf-8") for path in (source, *headers)]
-    digest = hashlib.sha256("\0".join([*texts, *identity]).encode()).hexdigest()
+    folders = {Path(__file__).parent, *(each.parent for each in sources)}
+    headers = sorted(header for folder in folders for header in folder.glob("*.h"))
+    texts = [path.read_text(encoding="utf-8") for path in (*sources, *headers)]
+    digest = hashlib.sha256("\0".join([*texts, *identity, *flags]).encode()).hexdigest()
     target = _cache_directory() / f"{source.stem}-{digest[:20]}.so"
     if not target.exists():
         # Of several processes one compiles, the rest wait; the limit is for file systems without
         # locks, where a killed process leaves its own behind.
         with FileLock(target.with_suffix(".lock"), timeout=2 * _SECONDS):
             if not target.exists():
-                _compile(compiler, source, target)
+                _compile(compiler, sources, flags, target)
     library = ctypes.CDLL(str(target))
     for name, pointers in functions.items():
         function = getattr(library, name)
@@ -94,11 +99,11 @@ def _cache_directory() -> Path:
         return Path(tempfile.mkdtemp(prefix="evolute-"))
 
 
-def _compile(compiler: str, source: Path, target: Path) -> None:
+def _compile(compiler: str, sources: Sequence[Path], flags: Sequence[str], target: Path) -> None:
     """Write the library to ``target``; it appears there whole or not at all."""
     handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".so")
     os.close(handle)
-    command = [compiler, *_FLAGS, *_LINK, str(source), "-o", partial]
+    command = [compiler, *_FLAGS, *_LINK, *map(str, sources), *flags, "-o", partial]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
         if result.returncode != 0:

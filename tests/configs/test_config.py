@@ -172,7 +172,7 @@ def test_set_replaces_nested_and_list_keys(tmp_path) -> None:
         ("search.trails=2", ["`search.trails`", "'trials'"]),
         ("search.trials", ["'search.trials'", "key=value"]),
         ("=3", ["'=3'", "key=value"]),
-        ("search.trials=[1", ["'[1'", "YAML"]),
+        ("search.trials=[1", ["search.trials=[1", "YAML"]),
         ("search.trials=few", ["search.trials", "'few'"]),
         ("train.epochs.often=2", ["`epochs` holds no further keys"]),
         ("space.stages.2.width=8", ["'space.stages.2.width=8'", "2", "list of 2"]),

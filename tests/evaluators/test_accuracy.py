@@ -180,4 +180,4 @@ def test_too_few_images_are_said_to_be_too_few(images: int, precise: bool) -> No
     warning = too_few_images(images)
     assert (warning == "") == precise
     if warning:
-        assert str(images) in warning and f"{50 / images**0.5:.1f} points" in warning
+        assert str(images) in warning and f"{50 / images**0.5:.2f} points" in warning

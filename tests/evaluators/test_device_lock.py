@@ -15,8 +15,10 @@ import torch
 from spaces import random_images, random_labels, small_space
 from trainings import FixedBatches, new_trainer
 
+from configs.errors import TooNoisy
 from evaluators import (
     count_macs,
+    device_lock,
     exclusive_device,
     measure_accuracy,
     peak_memory_mb,
@@ -90,6 +92,39 @@ def test_a_killed_holder_holds_nothing() -> None:
     process.join(20)
     with exclusive_device("cpu"):
         pass
+
+
+def test_who_waits_long_says_for_whom_and_gives_up_in_the_end(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(device_lock, "NOTICE_S", 0.2)
+    monkeypatch.setattr(device_lock, "LIMIT_S", 1.0)
+    log = fork.Queue()
+    process, leave = start(exclusive_device, "holder", log)
+    assert log.get(timeout=20) == "holder"
+    told = rf"'cpu' was held by process {process.pid}\b.*for 1 s"
+    with pytest.raises(TooNoisy, match=told), shared_device("cpu"):
+        raise AssertionError("two have the device")
+    (record,) = caplog.records
+    holder = f"held by process {process.pid} ("  # and its command
+    assert record.getMessage().startswith(f"Waiting for the device 'cpu', which is {holder}")
+    leave.set()
+    process.join(20)
+    with exclusive_device("cpu"):
+        pass
+
+
+def test_a_wait_ends_with_a_signal_whose_handler_raises() -> None:
+    log = fork.Queue()
+    process, leave = start(exclusive_device, "holder", log)
+    assert log.get(timeout=20) == "holder"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's job: ignored
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), shared_device("cpu"):
+        pass
+    assert time.monotonic() - begun < 3
+    signal.signal(signal.SIGINT, before)
+    leave.set()
+    process.join(20)
 
 
 def progress_beside_a_timer(work, steps: list) -> tuple[int, int]:

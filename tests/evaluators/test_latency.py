@@ -81,6 +81,15 @@ def test_a_busy_machine_is_too_noisy() -> None:
         measure(machine, 2.0)
 
 
+def test_a_machine_is_as_busy_as_max_spread_allows() -> None:
+    rng = np.random.default_rng(0)
+    slowness = itertools.chain.from_iterable([factor] * 3 for factor in rng.uniform(1, 2, 10_000))
+    machine = Machine(lambda now: next(slowness))
+    measured = measure(machine, 2.0, max_spread=10.0, reference_ms=1.0)
+    assert len(measured.corrected_ms) == 60 * 2  # all count
+    assert statistics.median(measured.corrected_ms) == pytest.approx(2.0, rel=0.2)
+
+
 def test_a_network_that_scatters_is_too_noisy() -> None:
     times = itertools.cycle([2.0, 3.0])
     with pytest.raises(TooNoisy, match=r"spread of \d+ calls is 0.33, more than max_spread 0.2"):
@@ -188,11 +197,12 @@ def test_twice_as_deep_is_slower_and_the_same_is_the_same() -> None:
     shallow, deep = network(4), network(8)
     values = [measure_latency(shallow, (3, 32, 32), BUSY) for _ in range(2)]
     slower = measure_latency(deep, (3, 32, 32), BUSY)
-    assert values[0].median_ms == pytest.approx(values[1].median_ms, rel=0.25)
-    assert 1.3 < slower.median_ms / values[0].median_ms < 3.0
+    # wide enough for a machine on which other tests run
+    assert values[0].median_ms == pytest.approx(values[1].median_ms, rel=0.4)
+    assert 1.2 < slower.median_ms / values[0].median_ms < 3.3
     assert values[0].reference_ms == slower.reference_ms  # one unit for all
     assert slower.p10_ms <= slower.median_ms <= slower.p90_ms
-    assert slower.spread >= 0 and slower.repeats >= 30
+    assert slower.spread >= 0 and slower.repeats >= latency.LEAST_BLOCKS
 
 
 def test_a_given_unit_scales_the_value() -> None:
@@ -258,12 +268,12 @@ def test_calls_interrupted_by_another_process_are_repeated() -> None:
     try:
         os.sched_setaffinity(0, {min(cores)})
         rival.start()  # on the same core: half of the time is its own
-        rounds = [[stopwatch() for _ in range(200)] for _ in range(3)]
+        rounds = [[stopwatch() for _ in range(200)] for _ in range(6)]
     finally:
         os.sched_setaffinity(0, cores)
         rival.kill()
         rival.join()
-    # the best of three rounds: other processes than the rival may have been on that core too
+    # the best of six rounds: other processes than the rival may have been on that core too
     assert min(np.percentile(times, 95) / np.percentile(times, 10) for times in rounds) < 2
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from configs.errors import UserError
 from evaluators import LatencySettings, measure_latency, register_runtime
 from evaluators.runtimes import deployed, prepare
+from search_space import SearchSpace, build_network
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +31,25 @@ def busy(runtime: str) -> LatencySettings:
     return LatencySettings(runtime=runtime, max_spread=10.0)  # the tests may share the machine
 
 
-@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime", "openvino"])
 def test_every_runtime_gives_a_number(runtime: str) -> None:
-    if runtime == "onnxruntime":
-        pytest.importorskip("onnxruntime")
+    if runtime in ("onnxruntime", "openvino"):
+        pytest.importorskip(runtime)
     result = measure_latency(network(1, width=8), (3, 8, 8), busy(runtime))
     assert 0 < result.median_ms < 100
     assert result.fingerprint["runtime"] == runtime
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_openvino_computes_what_the_network_does(batch: int) -> None:
+    pytest.importorskip("openvino")
+    space = SearchSpace.from_yaml("quickstart")
+    network = build_network(space, ("conv3", "inv5", "dw5", "skip")).eval()
+    images = torch.randn(batch, 1, 12, 12)
+    (logits,) = prepare(network, images, LatencySettings(runtime="openvino", batch=batch))()
+    with torch.inference_mode():
+        expected = network(images)
+    assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
 
 
 def test_compiled_code_is_not_given_up_after_many_networks() -> None:

@@ -10,13 +10,14 @@ import torch
 from operator_oracles import OPERATORS
 from timm.utils import reparameterize_model
 from torch import nn
+from trainings import one_program
 
 from configs import load_config
 from evaluators import inherited_accuracy, measure_accuracy, recalibrate
 from experiments.classification import network_trainer, supernet_trainer
 from experiments.data.splits import load_splits
 from experiments.run import run_pipeline
-from search.executors.ray import ray_session
+from search.executors.ray_session import ray_session
 from search_space import SearchSpace, build_network, load_architecture
 from supernet import Supernet, fit, load_weights
 
@@ -101,6 +102,7 @@ def test_paths_are_evaluated_and_learn(config, trained: Supernet, splits) -> Non
 
 
 def test_searched_and_retrained(tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     monkeypatch.chdir(tmp_path)
     tiny = load_config(
         "all_operators",

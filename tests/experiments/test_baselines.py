@@ -20,6 +20,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from scipy import stats
 from spaces import small_config
+from trainings import one_program
 
 from configs import UserError, config_to_dict
 from experiments import baselines, cli
@@ -35,6 +36,7 @@ from experiments.reporting.baselines import (
     shown,
     write_baselines,
 )
+from experiments.retrain import retrain_from_files
 from experiments.retrained import read_retrained
 from experiments.retraining import SeedTrainings, Setup, new_task
 from experiments.workspace import Workspace
@@ -108,6 +110,7 @@ def story(tmp_path_factory) -> Iterator[Story]:
         return train_all(trainings, keys, stop)
 
     with pytest.MonkeyPatch.context() as patch:
+        one_program(patch)
         patch.chdir(folder)
         for before in ("train", "search"):
             evolute(patch, before, "small.yaml", "--out", "out")
@@ -223,6 +226,11 @@ def test_the_page_has_all_that_was_run_and_says_what_is_missing(story: Story) ->
     assert "No supernet was tracked" not in page and "No baseline was trained" not in page
     assert "![The front and the networks that were trained](page.png)" in page
     assert (story.folder / "page.png").stat().st_size > 5000
+    numbers = json.loads((story.folder / "page.json").read_text())
+    assert len(numbers["trials"]) == TRIALS and len(numbers["retrained"]) == len(story.rows())
+    means = {n["name"]: sum(n["test"].values()) / SEEDS for n in numbers["retrained"]}
+    for row in story.rows():
+        assert float(row["test_accuracy"]) == pytest.approx(means[row["network"]], rel=1e-5)
     for private in (str(story.folder), socket.gethostname(), "/tmp"):
         assert private not in page
 
@@ -237,6 +245,31 @@ def test_the_page_comes_from_mlflow_alone(story: Story, tmp_path) -> None:
     other = write_result(alone, tmp_path / "other" / "page.md")
     assert other.read_text() == page.read_text()
     assert other.with_suffix(".png").read_bytes() == page.with_suffix(".png").read_bytes()
+
+
+def test_the_other_members_of_the_front_can_be_trained_too(story: Story) -> None:
+    """The whole front, from fresh, and how the search had ordered it; their folders are shared."""
+    output = Console(file=io.StringIO(), width=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(story.folder)
+        patch.setattr(baselines, "console", output)
+        evolute(patch, "retrain", "--search", "out", "--front")
+    with (story.workspace.report / "front.csv").open(encoding="utf-8", newline="") as file:
+        front = [row["architecture"] for row in csv.DictReader(file)]
+    kinds = Counter(row["kind"] for row in story.rows())
+    assert kinds == {"pick": 1, **({"front": len(front) - 1} if len(front) > 1 else {})}
+    printed = output.file.getvalue()
+    expected = "Order of" if len(front) > 2 else "An order is told of three networks or more"
+    assert expected in printed
+    page = write_result(story.workspace.directory, story.folder / "front.md").read_text()
+    if len(front) > 2 and (story.workspace.report / "verified.csv").exists():
+        assert f"Of the {len(front)} verified networks that were retrained" in page
+
+
+def test_a_file_has_no_front(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--front needs --search"):
+        retrain_from_files("quickstart", None, "best", "pick.yaml", None, [], None, front=True)
 
 
 def test_a_folder_without_a_search_has_no_page(tmp_path) -> None:

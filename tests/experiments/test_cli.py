@@ -26,7 +26,8 @@ from experiments.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    "run", "train", "search", "retrain", "rank", "report", "measure", "ui", "init",
+    "run", "train", "search", "retrain", "rank", "report", "measure", "ui", "init", "status",
+    "list", "sync", "operators", "plan", "predict", "export",
 )  # fmt: skip
 CONFIG = """\
 name: tiny
@@ -137,7 +138,7 @@ def test_commands_take_overrides_and_a_folder(command: str) -> None:
         (["train", "tiny.yaml", "--set", "space.in_channels=2"], ["in_channels: 2", "1 or 3"]),
         (["train", "tiny.yaml", "--set", "data={name: images, root: gone}"], ["'gone'"]),
         (["search", "tiny.yaml"], ["weights.safetensors", "evolute train"]),
-        (["search", "tiny.yaml", "--workers", "-1"], ["--workers", "greater than or equal to 0"]),
+        (["search", "tiny.yaml", "--workers", "-1"], ["search.workers: -1", "`auto`"]),
         (["retrain", "--search", "gone"], ["--search", "'gone'"]),
         (["retrain"], ["--search", "--architecture"]),
         (["measure", "gone.yaml"], ["gone.yaml"]),
@@ -251,3 +252,34 @@ def test_several_processes_train_one_supernet(folder) -> None:
     state = torch.load(workspace.checkpoint, weights_only=True)
     assert state["step"] == 2 * (1149 // 64)
     assert all(torch.isfinite(value).all() for value in load_file(workspace.weights).values())
+
+
+def test_list_names_everything_that_a_configuration_can_ask_for(capsys) -> None:
+    from configs import preset_names
+    from evaluators.metrics import METRICS
+    from evaluators.runtimes import RUNTIMES
+    from search.samplers import SAMPLERS
+    from search_space.registry import operator_names
+
+    cli.app(["list"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    words = set(printed.split())
+    for names in (preset_names(), operator_names(), METRICS, SAMPLERS, RUNTIMES):
+        assert set(names) <= words
+    assert {"digits", "perturbed_digits", "images", "bottleneck"} <= words
+
+
+def test_the_version(capsys) -> None:
+    import evolute
+
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0 and result.output.strip() == f"evolute {evolute.__version__}"
+
+
+def test_a_shell_completes_presets_and_files(folder: Path) -> None:
+    asked = {"COMP_WORDS": "evolute run ", "COMP_CWORD": "2", "_EVOLUTE_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("evolute")], cwd=folder, env={**environment(), **asked},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert {"quickstart", "cifar10_cpu", "tiny.yaml"} <= set(done.stdout.split())

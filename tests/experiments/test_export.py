@@ -106,6 +106,20 @@ def test_the_file_is_timed_and_nothing_is_exported_again(network, tmp_path, monk
     assert opened == files
 
 
+def test_openvino_has_a_file_where_there_is_an_involution(network, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    settings = LatencySettings(batch=2, repeats=6, max_spread=10)
+    export_programs(network, SHAPE, tmp_path, settings, {})
+    assert not (tmp_path / "model-openvino.onnx").exists()
+    hybrid = build_network(small_space(), ("inv3", "skip", "conv3", "inv3")).eval()
+    forms = export_programs(hybrid, SHAPE, tmp_path, settings, as_metadata(EXPECTED))
+    program = onnx.load(tmp_path / "model-openvino.onnx")
+    nodes = [node for node in program.graph.node if node.op_type == "Involution"]
+    assert [node.domain for node in nodes] == ["evolute"] * 2
+    times = measure_forms(hybrid, SHAPE, forms, tmp_path, torch.device("cpu"))
+    assert times["model-openvino.onnx"].fingerprint["runtime"] == "openvino"
+
+
 def test_the_program_has_the_dtype_that_was_searched(network, tmp_path) -> None:
     settings = LatencySettings(
         runtime="onnxruntime", dtype="float16", batch=2, repeats=6, max_spread=10

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from configs.errors import UserError
-from evaluators import LatencySettings, count_macs, count_params
+import experiments.measure
+from configs.errors import TooNoisy, UserError
+from evaluators import LatencySettings, count_macs, count_params, deployed
+from evaluators.runtimes.onnxruntime import to_onnx
 from experiments.measure import measure
 from search_space import SearchSpace, build_network, save_architecture
 from search_space.kernels import active_backend
@@ -73,6 +77,47 @@ def test_a_timm_model_at_another_size() -> None:
     (small,) = measure(name, QUICK, device="cpu", input_size=32).networks
     assert small.params == 11_689_512
     assert small.latency.fingerprint["input"] == "3x32x32"
+
+
+def test_several_targets_share_a_table(tmp_path) -> None:
+    measurement = measure(["resnet18", "resnet10t"], QUICK, device="cpu", input_size=32)
+    names = [network.name for network in measurement.networks]
+    assert names == ["resnet18", "resnet10t"]
+    text = printed(measurement.table())
+    assert all(name in text for name in names) and "1.00" in text and "device: " in text
+    first = json.loads(json.dumps(measurement.networks[0].as_values()))
+    assert first["params"] == 11_689_512
+    assert first["latency"]["fingerprint"]["input"] == "3x32x32"
+
+
+def test_an_exported_program(tmp_path) -> None:
+    space = SearchSpace.from_yaml("quickstart")
+    network = build_network(space, space.sample(np.random.default_rng(0))).eval()
+    file = tmp_path / "model.onnx"
+    file.write_bytes(
+        to_onnx(deployed(network), torch.zeros(2, 1, 12, 12), False).SerializeToString()
+    )
+    (measured,) = measure(str(file), QUICK, device="cpu").networks
+    assert measured.latency.fingerprint["runtime"] == "onnxruntime"
+    assert measured.latency.fingerprint["batch"] == 2
+    assert 0.5 * count_params(network) < measured.params < 3 * count_params(network)
+    file.write_bytes(b"no program")
+    with pytest.raises(UserError, match="it is no ONNX program"):
+        measure(str(file), QUICK, device="cpu")
+
+
+def test_a_busy_machine_still_counts(monkeypatch) -> None:
+    def busy(*arguments, **settings):
+        raise TooNoisy("the spread is 80%")
+
+    monkeypatch.setattr(experiments.measure, "measure_latency", busy)
+    measurement = measure("resnet18", QUICK, device="cpu", input_size=32)
+    assert measurement.networks[0].params == 11_689_512
+    assert "11,689,512" in printed(measurement.table())
+    assert "too busy" in printed(measurement.table())
+    assert measurement.troubles == [
+        "resnet18: the spread is 80%. End what else runs here and try again."
+    ]
 
 
 @pytest.mark.parametrize(

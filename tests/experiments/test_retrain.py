@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from photographs import CLASSES, write_photographs
 from PIL import Image
 from safetensors import safe_open
 from spaces import space_values
+from trainings import one_program
 
 from configs import Config, UserError
 from configs.loading import check_config
@@ -160,14 +162,17 @@ def test_weights_say_what_they_expect(shipped: Shipped) -> None:
 
 def test_the_latency_of_every_form_is_reported(shipped: Shipped) -> None:
     values = json.loads((shipped.network.folder / "metrics.json").read_text())
-    assert values["latencies"].keys() == {"eager", "model.onnx", "model-dynamic.onnx"}
+    forms = ["eager", "model.onnx", "model-dynamic.onnx"]
+    forms += ["model-openvino.onnx"] if find_spec("openvino") else []  # it has an involution
+    assert list(values["latencies"]) == forms
     assert values["latency_ms"] == values["latencies"]["eager"]  # which was searched
     columns = [str(column.header) for column in comparison([shipped.network]).columns]
-    assert columns[-3:] == ["eager (ms)", "model.onnx (ms)", "model-dynamic.onnx (ms)"]
+    assert columns[-len(forms) :] == [f"{form} (ms)" for form in forms]
     assert read_retrained(shipped.network.folder) == shipped.network
 
 
-def test_other_settings_never_answer_from_a_folder(photos, tmp_path) -> None:
+def test_other_settings_never_answer_from_a_folder(photos, tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     config = photo_config(photos)
     first = retrain(config, tmp_path)
     files = {f: f.read_bytes() for f in first.folder.rglob("*") if f.is_file()}
@@ -208,7 +213,8 @@ def of_a_plugin(in_channels, out_channels, stride):
 """
 
 
-def test_an_operator_of_ones_own_belongs_to_the_identity(photos, tmp_path) -> None:
+def test_an_operator_of_ones_own_belongs_to_the_identity(photos, tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     plugin = tmp_path / "own.py"
     plugin.write_text(PLUGIN)
     config = photo_config(photos)
@@ -222,7 +228,8 @@ def test_an_operator_of_ones_own_belongs_to_the_identity(photos, tmp_path) -> No
     assert retrain(config, tmp_path / "run", architecture).folder != first.folder
 
 
-def test_what_is_inherited_belongs_to_the_identity(photos, tmp_path) -> None:
+def test_what_is_inherited_belongs_to_the_identity(photos, tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     config = photo_config(
         photos, retrain={"epochs": 1, "batch_size": 32, "inherit": True, "learning_rate": 1e-3}
     )
@@ -242,7 +249,8 @@ def test_what_is_inherited_belongs_to_the_identity(photos, tmp_path) -> None:
         retrain_architecture(other, workspace, ARCHITECTURE, "n")
 
 
-def test_seeds_share_the_splits_and_nothing_else(photos, tmp_path) -> None:
+def test_seeds_share_the_splits_and_nothing_else(photos, tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     config = photo_config(photos, retrain={"epochs": 1, "batch_size": 32, "seeds": 2})
     splits = load_splits(config, "cpu", batch_size=32)
     first, second = (dataclasses.replace(splits.train, seed=seed) for seed in (0, 1))
@@ -312,8 +320,9 @@ def test_nothing_is_ready_to_ship_that_a_plain_network_dominates(
         assert "66.00 % at 3.5 ms" in message and "Ready to ship" not in message
 
 
-def test_the_baseline_can_be_the_champion(photos, tmp_path) -> None:
+def test_the_baseline_can_be_the_champion(photos, tmp_path, monkeypatch) -> None:
     """All networks of one recipe and the same data are compared, baselines included."""
+    one_program(monkeypatch)
     config = photo_config(photos)
     workspace = kept_workspace(config, tmp_path)
     with open_tracker(config, workspace) as tracker:

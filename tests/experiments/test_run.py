@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
+import io
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +27,17 @@ import pytest
 import torch
 import yaml
 from spaces import random_images
+from trainings import one_program
 
 from configs import Config, UserError, load_config
+from evaluators.metrics import METRICS
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
 from experiments.retrained import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
+from experiments.serving import Classifier
+from experiments.ui import free_port
 from experiments.workspace import Workspace, open_workspace
 from search_space import build_network, load_architecture
 from supernet.checkpoint import load_weights
@@ -122,7 +135,7 @@ def trials(workspace: Workspace) -> list[tuple]:
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     """One Ray for all searches of this file: `run_search` uses the one that runs."""
-    from search.executors.ray import ray_session
+    from search.executors.ray_session import ray_session
 
     with ray_session(None, workers=1, cpus_per_worker=1, gpus_per_worker=0):
         yield
@@ -185,7 +198,7 @@ def test_what_is_on_disk(story: Story) -> None:
     directory = story.workspace.directory
     for file in ("config.yaml", "study.db", "mlflow.db",
                  "supernet/weights.safetensors", "supernet/curves.png", "report/front.csv",
-                 "report/front.png", "report/front.html", "report/architectures.png",
+                 "report/front.png", "report/report.html", "report/architectures.png",
                  "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
         assert (directory / file).stat().st_size > 0, file
     for network in (story.winner, story.baseline):
@@ -236,21 +249,57 @@ def test_what_mlflow_holds(story: Story) -> None:
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert parent.data.params["seed"] == "0"
+    assert parent.data.params == {"seed": "0"}  # the configuration is an artifact
+    assert parent.data.tags["objectives"] == "cross_entropy latency_ms"
     assert parent.data.tags["fingerprint.runtime"] == "eager"
     metrics = parent.data.metrics
-    assert {"front_size", "best_accuracy", "hypervolume", "winner_test_accuracy"} <= metrics.keys()
+    assert {
+        "front_size",
+        "best_cross_entropy",
+        "hypervolume",
+        "winner_test_accuracy",
+    } <= metrics.keys()
     client = story.mlflow()
     history = client.get_metric_history(parent.info.run_id, "front_size")
     assert sorted({point.step for point in history}) == list(range(1, TRIALS + 1))
+    with (story.workspace.report / "trials.csv").open() as file:
+        seconds = {f"trial-{row['number']}": float(row["seconds"]) for row in csv.DictReader(file)}
     for run in children:
         if run.data.tags["evolute.kind"] == "trial":
             assert {"accuracy", "latency_ms", "params", "macs"} <= run.data.metrics.keys()
-            assert [run.data.params[f"layer_{i:02d}"] for i in range(3)]
+            assert run.data.metrics.keys() <= METRICS.keys()
+            assert all(len(f"{value:.10g}") <= 9 for value in run.data.metrics.values())
+            assert sorted(run.data.params) == [f"layer_{i:02d}" for i in range(3)]
+            line = run.data.tags["mlflow.note.content"]
+            assert line.startswith(" ".join(run.data.params[f"layer_{i:02d}"] for i in range(3)))
+            took = (run.info.end_time - run.info.start_time) / 1000
+            assert 0 < took < 5 + seconds[run.info.run_name] < 5 + 1.01 * took
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"config.yaml", "report"} <= files
     report = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
-    assert {"report/front.png", "report/front.html", "report/architectures.png"} <= report
+    assert {"report/front.png", "report/report.html", "report/architectures.png"} <= report
+
+
+def test_what_mlflow_says_of_the_result(story: Story) -> None:
+    """The parent's description is the result; members of the front are tagged, and no others."""
+    runs = story.tracked()
+    (parent,) = [run for run in runs if run.data.tags["evolute.kind"] == "search"]
+    with (story.workspace.report / "front.csv").open() as file:
+        front = list(csv.DictReader(file))
+    described = parent.data.tags["mlflow.note.content"]
+    assert all(member["architecture"] in described for member in front)
+    assert re.search(r"\d\d\.\d+ ± \d", described) and "evolute retrain --search" in described
+    assert re.match("A hybrid wins|No hybrid wins|Hybrids neither", described)
+    tagged = {run.info.run_name for run in runs if run.data.tags.get("front")}
+    numbers = {int(member["number"]) for member in front}
+    names = {run.info.run_name for run in runs}
+    assert tagged == {n for k in numbers for n in (f"trial-{k}", f"verify-{k}") if n in names}
+    for run in runs:
+        if run.data.tags.get("front"):
+            files = {item.path for item in story.mlflow().list_artifacts(run.info.run_id)}
+            assert {"architecture.yaml", "architecture.png"} <= files
+    experiment = story.mlflow().get_experiment_by_name("evolute")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_the_champion(story: Story) -> None:
@@ -261,11 +310,150 @@ def test_the_champion(story: Story) -> None:
     accuracies = {float(v.tags["validation_accuracy"]) for v in versions}
     assert float(version.tags["validation_accuracy"]) == max(accuracies)
     assert max(accuracies) == best.metrics["validation_accuracy"]
+    assert version.description == (best.folder / "README.md").read_text()
     (run,) = [r for r in story.tracked() if r.info.run_id == version.run_id]
     assert run.data.tags["evolute.kind"] == "retrain"
     files = {f.path for f in story.mlflow().list_artifacts(run.info.run_id, "model")}
     shipped = ("architecture.yaml", "weights.safetensors", "model.onnx", "model-dynamic.onnx")
     assert {f"model/{file}" for file in shipped} <= files
+
+
+@pytest.fixture
+def store(story: Story, monkeypatch) -> str:
+    """The story's MLflow store, as that of this process."""
+    uri = f"sqlite:///{story.workspace.directory / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    return uri
+
+
+def jpeg(image: Path) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.open(image).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def test_mlflow_loads_the_champion(story: Story, store: str) -> None:
+    """Images of any size and type come out as classes, as from the network itself."""
+    import mlflow
+    import pandas as pd
+    from PIL import Image
+
+    model = mlflow.pyfunc.load_model("models:/evolute-tiny@champion")
+    assert model.metadata.signature.inputs.input_names() == ["image"]
+    images = sorted((story.folder / "digits" / "test").rglob("*.png"))[:8]
+    arrays = [np.asarray(Image.open(image)) for image in images]
+    answers = model.predict(pd.DataFrame({"image": [jpeg(image) for image in images]}))
+    whole = model.predict(pd.DataFrame({"image": arrays}))
+    floats = model.predict(pd.DataFrame({"image": [array / 255 for array in arrays]}))
+    large = [np.kron(array, np.ones((3, 3), np.uint8)) for array in arrays]
+    larger = model.predict(pd.DataFrame({"image": large}))
+    names = model.metadata.metadata["class_names"]
+    for table in (answers, whole, floats, larger):
+        assert set(table["class"]) <= set(names)
+        assert np.allclose([sum(row) for row in table["probabilities"]], 1, atol=1e-5)
+    assert floats.equals(whole)
+    classifier = Classifier(champion(story))
+    assert np.allclose(list(whole["probabilities"]), classifier(images_of(images)), atol=1e-6)
+    example = model.input_example if hasattr(model, "input_example") else None
+    assert example is not None and len(model.predict(example)) == 1
+
+
+def champion(story: Story) -> Path:
+    """The folder of the network that is most accurate on validation images."""
+    networks = story.networks.items()
+    return max(networks, key=lambda item: item[1].metrics["validation_accuracy"])[0]
+
+
+def images_of(files: list[Path]) -> list[Any]:
+    from PIL import Image
+
+    return [Image.open(file) for file in files]
+
+
+def test_mlflow_serves_a_photograph(story: Story, store: str) -> None:
+    """`mlflow models serve` answers a JPEG in base64."""
+    image = jpeg(sorted((story.folder / "digits" / "test").rglob("*.png"))[0])
+    port = free_port("127.0.0.1", 5300)
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/evolute-tiny@champion", "--host", "127.0.0.1", "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": path}
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
+    body = {"dataframe_records": [{"image": base64.b64encode(image).decode()}]}
+    question = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )  # fmt: skip
+    try:
+        answer = _answer(question, server)
+    finally:
+        server.terminate()
+        server.wait()
+    (prediction,) = answer["predictions"]
+    best = Classifier(champion(story)).best(image)
+    assert prediction["class"] == best[0][0]
+    assert prediction["probability"] == pytest.approx(best[0][1], abs=1e-5)
+
+
+def _answer(question: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(question, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read()) from error
+        except OSError:
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_what_a_browser_shows_of_the_runs(story: Story) -> None:
+    """The address that `evolute ui` prints: runs as rows, the most accurate first, with numbers."""
+    command = [sys.executable, "-m", "evolute", "ui", "runs/tiny", "--port", "5400"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    server = subprocess.Popen(command, cwd=story.folder, env=environment,
+                              stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert server.stdout is not None
+    try:
+        address = next(found[1] for line in server.stdout
+                       if (found := re.search(r"MLflow UI: (\S+)", line)))  # fmt: skip
+        browser = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
+                   "--window-size=1600,1000", "--virtual-time-budget=30000"]  # fmt: skip
+        page = subprocess.run([*browser, address], capture_output=True, text=True, timeout=120)
+    finally:
+        server.terminate()
+        server.wait()
+    text = re.sub(r"<[^>]+>", " ", page.stdout)
+    assert all(column in text for column in ("accuracy", "latency_ms", "params", "macs", "state"))
+    assert "trial-" in text and "verify-" in text
+    assert "You're viewing a shared view" in text
+
+
+def test_predict(story: Story, monkeypatch, capsys) -> None:
+    image = sorted((story.folder / "digits" / "test").rglob("*.png"))[0]
+    evolute(monkeypatch, "predict", str(story.winner.folder), str(image))
+    assert re.search(r"\.png: digit\d \d+\.\d%, digit\d", capsys.readouterr().out)
+    broken = story.folder / "broken.png"
+    broken.write_bytes(b"no image")
+    folder = str(story.winner.folder)
+    said = refused(monkeypatch, capsys, "predict", folder, str(broken))
+    assert "broken.png: it is no image" in said
+    said = refused(monkeypatch, capsys, "predict", str(story.folder), str(image))
+    assert "architecture.yaml" in said
+
+
+def test_the_model_card(story: Story) -> None:
+    for folder, network in story.networks.items():
+        card = (folder / "README.md").read_text()
+        assert network.accuracy_text in card and " ".join(network.architecture) in card
+        assert all(form in card for form in network.latencies)
+        assert (folder / "architecture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def evolute(patch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -465,7 +653,8 @@ def test_what_cannot_be_retrained(
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"there is no CIFAR-10 at {CIFAR10}")
-def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path) -> None:
+def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path, monkeypatch) -> None:
+    one_program(monkeypatch)
     sizes = [
         f"space.stages.{stage}.{key}={value}"
         for stage, (width, depth) in enumerate([(16, 3), (24, 1)])

@@ -179,7 +179,7 @@ def test_what_mlflow_holds(story: Story) -> None:
         layers = [run.data.params[f"layer_{index:02d}"] for index in range(4)]
         assert " ".join(layers) == row["architecture"]
         for name in ("accuracy", "selection_accuracy", "latency_ms"):
-            assert run.data.metrics[name] == pytest.approx(float(row[name]))
+            assert run.data.metrics[name] == pytest.approx(float(row[name]), rel=1e-5)
 
 
 def test_running_it_again_trains_measures_and_tracks_nothing(story: Story, monkeypatch) -> None:

@@ -8,7 +8,7 @@ from anything import quick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.halving import LEAST, Entrant, Halving, plan_halving, smallest_halving
+from search.halving import LEAST, Entrant, Halving, plan_halving, smallest_halving, spread
 
 
 def entrant(name: str, cost: float, promise: float = 0.0, plain: bool = False, price=1.0):
@@ -51,45 +51,72 @@ def test_no_course_of_events_exceeds_the_budget(candidates, budget, epochs, seed
     assert max(plan.epochs) <= epochs
     assert sum(map(len, rungs)) == plan.trainings()
     assert {each for each in candidates if each.plain} <= set(rungs[0])
-    for group in plan.groups:
-        sizes = [len([each for each in rung if each in group]) for rung in rungs]
-        assert sizes == sorted(sizes, reverse=True) and sizes[-1] >= min(LEAST, len(group))
-        # its baseline is there to the end
-        assert any(each.plain for each in rungs[-1] if each in group) == any(
-            each.plain for each in group
-        )
+    for kind in (plan.plain, plan.others):  # baselines are there to the end
+        sizes = [len([each for each in rung if each in kind]) for rung in rungs]
+        assert sizes == sorted(sizes, reverse=True) and sizes[-1] >= min(LEAST, len(kind))
 
 
-def test_a_rung_is_halved_within_groups_of_similar_cost():
-    fast = [entrant(f"f{i}", 1 + i / 10, plain=i == 0) for i in range(4)]
-    slow = [entrant(f"s{i}", 9 + i / 10, plain=i == 0) for i in range(4)]
-    plan = Halving((tuple(fast), tuple(slow)), 2)
-    scores = {each.architecture: 10.0 * i for i, each in enumerate([*fast, *slow])}
-    # all slow ones are better than all fast ones; each group keeps two, its plain one among them
-    assert plan.survivors(0, scores) == [("f3",), ("f0",), ("s3",), ("s0",)]
-    ties = dict.fromkeys(scores, 50.0)
-    assert plan.survivors(0, ties) == [("f0",), ("f1",), ("s0",), ("s1",)]  # the cheaper ones
+def test_a_fast_network_goes_on_although_slow_ones_are_better():
+    costs = [1.0, 1.1, 4.0, 4.1, 4.2, 4.3]
+    plan = Halving((), tuple(entrant(str(i), cost) for i, cost in enumerate(costs)), 2)
+    scores = dict(zip(plan.entrants, [50.0, 49.0, 60.0, 60.5, 60.7, 61.0]))
+    kept = plan.survivors(0, scores)
+    assert set(kept) >= {("0",), ("5",)} and ("1",) not in kept  # slower than 0, and worse
+    assert kept == sorted(kept, key=lambda architecture: -scores[architecture])
 
 
-def test_the_most_promising_of_each_group_enter_beside_all_plain_ones():
-    candidates = [entrant(f"{i}", cost=i, promise=i % 5, plain=i in (1, 2)) for i in range(12)]
-    plan = smallest_halving(candidates, groups=2)
-    names = [[each.architecture[0] for each in group] for group in plan.groups]
-    assert names == [["1", "2", "4", "3"], ["9", "8"]]
-    assert plan_halving(candidates, budget=5.9, epochs=8, groups=2) is None
-    longer = plan_halving(candidates, budget=1e9, epochs=9, groups=2)
-    assert longer.epochs == [1, 2, 4, 8] and len(longer.entrants) == 12
+def test_the_best_plain_network_goes_on_however_slow_it_is():
+    # what a verification of cifar10_cpu read after two epochs, milliseconds and cross entropy
+    names, costs = ["skip", "narrow3", "dw7"], [0.22, 1.49, 1.83]
+    plain = tuple(entrant(name, cost, plain=True) for name, cost in zip(names, costs))
+    plan = Halving((*plain, *(entrant(f"p{i}", 2 + i, plain=True) for i in range(2))), (), 3)
+    scores = dict(zip(plan.entrants, [-1.633, -1.319, -1.152]))
+    assert plan.survivors(1, scores) == [("dw7",), ("skip",)]
+
+
+def test_of_equal_ones_the_cheaper_go_on():
+    plan = Halving((), tuple(entrant(f"{i}", 1 + i) for i in range(4)), 2)
+    assert plan.survivors(0, dict.fromkeys(plan.entrants, 50.0)) == [("0",), ("1",)]
+
+
+def test_what_a_plain_network_has_already_is_not_taken_for_new():
+    plain = tuple(entrant(f"p{i}", cost, plain=True) for i, cost in enumerate((1.0, 2.0)))
+    others = tuple(entrant(f"o{i}", cost) for i, cost in enumerate((1.0, 1.5, 1.5, 3.0)))
+    plan = Halving(plain, others, 2)
+    scores = dict(zip(plan.entrants, [50.0, 60.0, 50.0, 49.0, 58.0, 61.0]))
+    # o0 is p0 again, o1 is worse than it; o2 is between the plain ones, o3 beyond them
+    assert set(plan.survivors(0, scores)) == {("p0",), ("p1",), ("o2",), ("o3",)}
+
+
+def test_those_that_enter_are_spread_along_the_cost():
+    rng = np.random.default_rng(0)
+    candidates = []
+    for i in range(300):
+        cost = float(np.exp(rng.uniform(-1, 1)))
+        candidates.append(entrant(f"{i:03d}", cost, 60 + 10 * np.log(cost) + rng.normal()))
+    plan = plan_halving(candidates, budget=8, epochs=1)
+    costs = sorted(np.log(each.cost) for each in plan.others)
+    assert len(costs) == 8
+    assert costs[0] < -0.6 and costs[-1] > 0.6 and np.diff(costs).max() < 0.6
+
+
+def test_without_a_cost_the_most_promising_enter():
+    candidates = [entrant(f"{i}", 0.0, promise=i % 7) for i in range(14)]
+    first = [
+        each.architecture[0] for each in spread(candidates, {e: e.promise for e in candidates})
+    ]
+    assert first[:4] == ["13", "6", "12", "5"]
 
 
 def test_training_longer_comes_before_more_networks():
-    candidates = [entrant(f"{i}", cost=i, promise=-i) for i in range(20)]
-    plan = plan_halving(candidates, budget=16, epochs=100, groups=1)  # or 16 for an epoch
+    candidates = [entrant(f"{i}", cost=0, promise=-i) for i in range(20)]
+    plan = plan_halving(candidates, budget=16, epochs=100)  # or 16 for an epoch
     assert plan.epochs == [1, 2, 4]
     assert sorted(plan.entrants) == [(name,) for name in "0123"]
     assert plan.price_of_all() == 1 * 4 + 2 * 2 + 4 * 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_candidates_are_one_group(count):
+def test_of_few_candidates_as_many_enter_as_there_are(count):
     plan = smallest_halving([entrant(f"{i}", cost=i) for i in range(count)])
-    assert [len(group) for group in plan.groups] == [min(count, LEAST)]
+    assert len(plan.others) == min(count, LEAST) and not plan.plain

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:
     """One Ray for all searches of this file: `run_search` uses the one that runs."""
-    from search.executors.ray import ray_session
+    from search.executors.ray_session import ray_session
 
     send_this_module()
     with ray_session(None, workers=2, cpus_per_worker=1, gpus_per_worker=0):
@@ -170,6 +172,7 @@ def test_workers_keep_their_evaluator(tmp_path: Path) -> None:
     assert [progress.done for _, progress in seen] == list(range(1, 41))
     assert seen[-1][1].front_size == len(result.front)
     assert seen[-1][1].hypervolume == pytest.approx(result.hypervolume[-1])
+    assert seen[0][1].seconds_left is None  # starting workers says nothing about trials
     assert seen[-1][1].seconds_left == 0
 
 
@@ -295,6 +298,80 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert found[always].state == "failed"
     assert "died three times" in found[always].message
     assert Counter(record.state for record in result.trials) == {"complete": 7, "failed": 1}
+
+
+def test_failing_start_points_do_not_count_as_a_broken_evaluator(tmp_path: Path) -> None:
+    """Networks that people name may all be broken in one way; the others work."""
+    start = [("slow", *rest) for rest in itertools.product(("conv", "inv"), repeat=3)][:7]
+
+    def fails_for_slow(architecture: Architecture) -> dict[str, float]:
+        if architecture[0] == "slow":
+            raise ValueError("not for me")
+        return {"latency_ms": 1.0, "accuracy": 50.0}
+
+    space = ChoiceSpace([("slow", "conv"), *[("conv", "inv")] * 3])
+    result = run_search(space, fails_for_slow, OBJECTIVES, trials=12, workers=0, start=start)
+    assert Counter(record.state for record in result.trials)["failed"] >= 7
+    assert {record.architecture for record in result.trials} >= set(start)
+    assert any(record.state == "complete" for record in result.trials)
+
+
+def dying_at_start(folder: Path, times: int) -> type:
+    """A worker whose process dies before it has evaluated anything, so many times."""
+    from search.executors.ray_worker import ArchitectureTrial
+
+    class DiesAtStart(ArchitectureTrial):
+        def setup(self, config, **parameters) -> None:
+            if len(list(folder.iterdir())) < times:
+                (folder / str(os.getpid())).touch()
+                os._exit(1)
+            super().setup(config, **parameters)
+
+    return DiesAtStart
+
+
+def test_a_worker_that_never_ran_says_nothing_about_an_architecture(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from search.executors import ray as executor
+
+    for name, times in (("some", 5), ("all", 1000)):
+        (tmp_path / name).mkdir()
+        dying = dying_at_start(tmp_path / name, times)
+        monkeypatch.setattr(executor, "ArchitectureTrial", dying)
+        monkeypatch.setattr(executor, "STARTS", 6 if name == "some" else 3)
+        monkeypatch.setattr(executor, "STARTS_S", 0.0)
+        if name == "some":
+            result = run_search(ChoiceSpace([NAMES]), evaluate_one, OBJECTIVES, trials=3)
+            assert [record.state for record in result.trials] == ["complete"] * 3
+            assert len(list((tmp_path / name).iterdir())) == 5
+        else:
+            with pytest.raises(UserError, match="workers can't be started: 3 in a row"):
+                run_search(ChoiceSpace([NAMES]), evaluate_one, OBJECTIVES, trials=3)
+
+
+def evaluate_one(architecture: Architecture) -> dict[str, float]:
+    return {"latency_ms": COST[architecture[0]], "accuracy": 50.0}
+
+
+class Hangs:
+    """Never answers about one architecture."""
+
+    def __call__(self, architecture: Architecture) -> dict[str, float]:
+        if architecture[0] == "skip":
+            threading.Event().wait()
+        return evaluate(architecture)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_that_hangs_ends_as_failed(workers: int) -> None:
+    space = ChoiceSpace([("conv", "inv", "skip")])
+    result = run_search(space, Hangs(), OBJECTIVES, trials=3, workers=workers, timeout_s=2)
+    found = {record.architecture[0]: record for record in result.trials}
+    assert {name: found[name].state for name in found} == {
+        "conv": "complete", "inv": "complete", "skip": "failed",
+    }  # fmt: skip
+    assert "not done after 2 s, the limit of timeout_s" in found["skip"].message
 
 
 class Racer:

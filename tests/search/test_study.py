@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -9,13 +13,22 @@ import pytest
 
 from configs.errors import UserError
 from configs.loading import find_config
+from search import patience
 from search.goal import Goal
 from search.run import run_search
-from search.study import SearchStudy, sole_driver, storage_url, store_again, stored_studies
+from search.storage import sole_driver, storage_url
+from search.study import SearchStudy, store_again, stored_studies
 from search.trials import UNNUMBERED, TrialRecord
 from search_space import ChoiceSpace, SearchSpace
 
 NAMES = ("conv", "inv", "skip")
+LOCKER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
 OBJECTIVES = {"accuracy": "maximize", "latency_ms": "minimize"}
 GOAL = Goal(OBJECTIVES, {"latency_ms": 3.0})
 
@@ -152,3 +165,81 @@ def test_one_driver_at_a_time(tmp_path: Path) -> None:
         pass
     with sole_driver(url):
         pass
+
+
+def test_a_result_is_a_table_and_a_study(tmp_path: Path) -> None:
+    metrics = {"accuracy": 80.0, "latency_ms": 2.5}
+    result = run_search(
+        ChoiceSpace([NAMES] * 2),
+        lambda architecture: {**metrics, "latency_ms": float(len(set(architecture)))},
+        OBJECTIVES,
+        trials=5,
+        workers=0,
+        storage=tmp_path / "study.db",
+    )
+    table = result.trials_dataframe()
+    assert list(table["number"]) == [record.number for record in result.trials]
+    assert [*zip(table["layer_00"], table["layer_01"])] == [r.architecture for r in result.trials]
+    assert list(table["latency_ms"]) == [r.metrics["latency_ms"] for r in result.trials]
+    assert f"{len(result.front)} of {len(result.trials)}" in result._repr_html_()
+    front = result.front_dataframe()
+    assert list(front["number"]) == [record.number for record in result.front]
+    # Optuna's own pictures and importances take it as any other study
+    assert len(result.study.trials) == 5
+    importances = optuna.importance.get_param_importances(
+        result.study, target=lambda trial: trial.values[1]
+    )
+    assert set(importances) == {"layer_00", "layer_01"}
+    axes = optuna.visualization.matplotlib.plot_pareto_front(result.study)
+    assert axes.get_xlabel() == "accuracy"
+    optuna.visualization.matplotlib.plot_optimization_history(
+        result.study, target=lambda trial: trial.values[0]
+    )
+
+
+def test_a_study_in_memory_is_gone() -> None:
+    result = run_search(ChoiceSpace([NAMES]), lambda a: {"accuracy": 1.0, "latency_ms": 1.0},
+                        OBJECTIVES, trials=2, workers=0)  # fmt: skip
+    with pytest.raises(UserError, match="kept in memory"):
+        _ = result.study
+
+
+@contextlib.contextmanager
+def locked(file: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Another process, that locks a database."""
+    command = [sys.executable, "-c", LOCKER, str(file), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_locked_database_is_waited_for_and_the_wait_is_told(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(patience, "NOTICE_S", 1.0)
+    study = SearchStudy(storage_url(tmp_path / "study.db"), "mine", ChoiceSpace([NAMES]), GOAL)
+    metrics = {"accuracy": 80.0, "latency_ms": 2.5}
+    with locked(tmp_path / "study.db", 6) as other:
+        study.set_running([("skip",)])
+        study.add(TrialRecord(UNNUMBERED, ("inv",), metrics, "complete", "", 0.1))
+    (record,) = [record for record in caplog.records if record.name == "evolute.study"]
+    assert f"locked by process {other.pid} (" in record.getMessage()
+    again = SearchStudy(study.url, "mine", ChoiceSpace([NAMES]), GOAL)
+    assert [r.architecture for r in again.records] == [("inv",)]
+    assert again.interrupted == [("skip",)]
+
+
+def test_a_database_that_stays_locked_is_a_clear_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(patience, "LIMIT_S", 1.0)
+    space = ChoiceSpace([NAMES])
+    arguments = {"trials": 3, "workers": 0, "storage": tmp_path / "study.db", "progress": False}
+    metrics = {"accuracy": 80.0, "latency_ms": 2.5}
+    run_search(space, lambda architecture: metrics, OBJECTIVES, **{**arguments, "trials": 1})
+    with locked(tmp_path / "study.db", 60) as other:
+        told = rf"study\.db was locked by process {other.pid} .*for 1 s"
+        with pytest.raises(UserError, match=told):
+            run_search(space, lambda architecture: metrics, OBJECTIVES, **arguments)
+    result = run_search(space, lambda architecture: metrics, OBJECTIVES, **arguments)
+    assert len(result.trials) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -187,6 +188,87 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path) -> None:
     state = load_checkpoint(tmp_path / "c.pt")
     assert state["step"] == 5
     assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+class SpoiledOnce(FixedBatches):
+    """One batch is not finite, the first time it is asked for."""
+
+    def __init__(self) -> None:
+        self.spoiled = False
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for step, (images, labels) in enumerate(super().epoch(epoch, start), start):
+            if epoch == 1 and step == 2 and not self.spoiled:
+                self.spoiled, images = True, images * float("nan")
+            yield images, labels
+
+
+@pytest.mark.parametrize("kind", ["uniform", "alone"])
+def test_a_loss_that_is_not_finite_once_takes_the_training_back(tmp_path, kind: str) -> None:
+    """It goes on from the last epoch's end at half the rate, also if it is interrupted later."""
+    told: list[str] = []
+    straight = new_trainer(kind)
+    fit(straight, SpoiledOnce(), tmp_path / "a.pt", on_rollback=told.append)
+    assert straight.step == straight.total_steps and straight.rate_scale == 0.5
+    (message,) = told
+    assert "the loss is nan at step 7" in message and "from step 5 with 0.5 of the" in message
+
+    batches = SpoiledOnce()
+    stopped = new_trainer(kind)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 6 and batches.spoiled:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, batches, tmp_path / "b.pt", stop, on_rollback=told.append)
+    resumed = new_trainer(kind)
+    fit(resumed, FixedBatches(), tmp_path / "b.pt")
+    assert_identical(full_state(resumed), full_state(straight))
+
+
+def test_a_loss_that_explodes_once_takes_the_training_back() -> None:
+    trainer = new_trainer("alone", epochs=20)
+    usual, exploded, told = trainer.loss, [], list[str]()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if trainer.step == 93 and not exploded:
+            exploded.append(trainer.step)
+            return usual(outputs, targets) * 1000
+        return usual(outputs, targets)
+
+    trainer.loss = loss
+
+    class LongEpochs(FixedBatches):
+        steps_per_epoch = 100
+
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            for step in range(start, 100):
+                yield from super().epoch(step, FixedBatches.steps_per_epoch - 1)
+
+    trainer.steps_per_epoch, trainer.total_steps = 100, 100
+    fit(trainer, LongEpochs(), on_rollback=told.append)
+    assert exploded == [93] and trainer.rollbacks == 1
+    assert "the loss rose from" in told[0] and "at step 93" in told[0]
+
+
+def test_a_signal_ends_the_wait_for_a_device(tmp_path) -> None:
+    """Another process may hold it for hours."""
+
+    class Busy(contextlib.AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    trainer = new_trainer("alone")
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, FixedBatches(), tmp_path / "c.pt", during=Busy)
+    assert time.monotonic() - begun < 3
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 0
 
 
 def test_a_learning_rate_that_is_far_too_high(tmp_path) -> None:

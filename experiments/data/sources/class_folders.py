@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.schema import Data
-from experiments.data.registry import Images, Source, register_source
+from experiments.data.decoding import decode_image
+from experiments.data.listing import Listing, Members, list_folder, list_tar
+from experiments.data.registry import Files, Images, Source, register_source
 
 TEST_NAMES = ("test", "val", "validation")
 
@@ -37,33 +42,76 @@ def _part(root: Path, name: str) -> Path | None:
 
 
 def _open(path: Path, mode: str) -> Images:
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-    from timm.data.readers.reader_image_tar import ReaderImageTar
+    from timm.utils.misc import natural_key
 
-    try:  # not timm's other tar reader: that one reads all of a tar to list it, and keeps a pickle
-        reader: Any = (ReaderImageFolder if path.is_dir() else ReaderImageTar)(str(path))
-        if not reader.samples:
-            raise ValueError("there is no image file in it")
-    except (RuntimeError, AssertionError, OSError, ValueError, tarfile.TarError) as error:
+    in_tar = not path.is_dir()
+    try:
+        listing = (list_tar if in_tar else list_folder)(path)
+        if not listing.names:
+            raise ValueError(_left_out(listing) or "there is no image file in it")
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError) as error:
         raise UserError(
             f"{path}: no images found ({error}); expected one folder of images per class"
         ) from None
-    labels = np.array([label for _, label in reader.samples], dtype=np.int64)
-    names = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
-    if path.is_dir():
-        empty = [d.name for d in path.iterdir() if d.is_dir() and d.name not in reader.class_to_idx]
-        if empty:
-            raise UserError(f"{path / sorted(empty)[0]}: the class folder holds no images")
+    classes = listing.classes
+    class_names = sorted(set(classes), key=natural_key)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    if empty := sorted(listing.folders - set(class_names)):
+        raise UserError(f"{path / empty[0]}: the class folder holds no images")
+    stored = _tar_content(path, listing) if in_tar else _folder_content(path, listing)
+
+    def where(index: int) -> str:
+        return f"{path}{':' if in_tar else '/'}{listing.names[index]}"
+
+    def content(index: int, count: int) -> bytes:
+        try:
+            return stored(index, count)
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise UserError(f"{where(index)}: the file can't be read ({error})") from None
 
     def read(index: int) -> Any:
-        from PIL import Image
-
+        file = io.BytesIO(content(index, -1))
         try:
-            with reader[index][0] as file:
-                return Image.open(file).convert(mode)
-        except (OSError, SyntaxError, ValueError, tarfile.TarError) as error:
-            name = reader.filename(index, absolute=path.is_dir())
-            where = name if path.is_dir() else f"{path}:{name}"
-            raise UserError(f"{where}: the image can't be read ({error})") from None
+            return decode_image(file, mode)
+        except ValueError as error:
+            raise UserError(f"{where(index)}: the image can't be read ({error})") from None
 
-    return Images(str(path), labels, names, read)
+    left_out = _left_out(listing)
+    return Images(
+        str(path),
+        np.array([label_of[name] for name in classes], dtype=np.int64),
+        class_names,
+        read,
+        files=Files(listing.names, listing.sizes, content),
+        notes=(f"{path}: {left_out}",) if left_out else (),
+    )
+
+
+def _folder_content(path: Path, listing: Listing) -> Callable[[int, int], bytes]:
+    names = listing.names
+
+    def content(index: int, count: int) -> bytes:
+        with open(path / names[index], "rb") as file:
+            return file.read(count)
+
+    return content
+
+
+def _tar_content(path: Path, listing: Listing) -> Callable[[int, int], bytes]:
+    members, sizes, offsets = Members(path), listing.sizes, listing.offsets
+
+    def content(index: int, count: int) -> bytes:
+        size = int(sizes[index])
+        return members.read(int(offsets[index]), size if count < 0 else min(count, size))
+
+    return content
+
+
+def _left_out(listing: Listing) -> str:
+    """Return what was skipped, for people; nothing where nothing was."""
+    if not listing.skipped:
+        return ""
+    kinds = sorted(listing.skipped.items())
+    return "skipped " + ", ".join(f"{count} {kind}" for kind, count in kinds)

@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.schema import Data
+from experiments.data.decoding import in_mode
 from experiments.data.registry import Images, Source, register_source
 
 
@@ -34,7 +35,7 @@ def timm_data_set(data: Data, mode: str) -> Source:
         names = getattr(dataset, "classes", None) or [str(c) for c in sorted(set(targets))]
 
         def read(index: int) -> Any:
-            return dataset[index][0].convert(mode)
+            return in_mode(dataset[index][0], mode)
 
         labels = np.array(targets, dtype=np.int64)
         return Images(f"{data.name} ({split})", labels, list(names), read)

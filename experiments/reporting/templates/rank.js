@@ -22,7 +22,6 @@ const names = Object.keys(data.predictors);
 byId("summary").textContent = data.summary + ".";
 byId("explanation").textContent = data.explanation;
 byId("notes").append(...data.notes.map(note => element("li", note)));
-byId("picture").src = data.picture;
 byId("predictors").append(
   row("th", ["predictor", "tau", "95 % interval", ...data.tops.map(k => `top ${k}: regret`)]),
   ...(data.ceiling ? [judged(data.ceiling_label, data.ceiling)] : []),

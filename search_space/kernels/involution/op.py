@@ -49,7 +49,8 @@ def involution(
     Recognition, CVPR 2021, equation 4.
     """
     if torch.onnx.is_in_onnx_export():  # ONNX has no involution
-        return onnx.forward(input, weight, kernel_size, stride, dilation)
+        exported = onnx.node if onnx.as_node else onnx.forward
+        return exported(input, weight, kernel_size, stride, dilation)
     return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
 
 

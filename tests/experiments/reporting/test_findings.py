@@ -66,6 +66,21 @@ def test_the_rival_is_plain_as_fast_and_chosen_on_validation_images() -> None:
     assert "The best of 1 random architectures of its latency has 96.00" in text
 
 
+def test_a_plain_pick_is_called_so_and_compared_with_the_best_hybrid() -> None:
+    plain = {"plain": True, "architecture": ("dw7", "dw7")}
+    networks = [
+        trained("best", "pick", PICK, epochs=2, **plain),
+        trained("convolution", "family", [60.0, 61.0, 60.6]),
+        trained("front-1", "front", [69.0, 70.5, 69.2], 0.9, architecture=("dw7", "conv3")),
+        trained("front-2", "front", [50.0, 51.5, 50.2], 0.8, architecture=("dw7", "inv3")),
+    ]
+    text = findings(networks, [], small_config(retrain={"epochs": 9}), verified=True)
+    assert "itself a plain network (dw7 throughout), **wins** against the plain network" in text
+    assert "The most accurate hybrid beside it, front-1 (69.57 ± 0.81 % at 0.9 ms)" in text
+    assert "has -0.93 points against the pick, p = 0.057" in text
+    assert "retrained for 2 epochs" in text  # as the command said, not the configuration
+
+
 def test_nothing_is_claimed_without_networks() -> None:
     text = findings([], [], small_config(), verified=False)
     assert "nothing is shown about the pick" in text and "wins" not in text
@@ -78,7 +93,7 @@ def test_inherited_accuracies_and_short_training_are_said() -> None:
     config = small_config(retrain={"epochs": 7}, data={"name": "digits", "limit": 300})
     text = findings([], [member], config, verified=False)
     assert "inherited weights, ± 1.5 points each" in text
-    assert "for 7 epochs on at most 300 training images" in text
+    assert "for 7 epochs on at most 240 images" in text
     assert "inherited" not in findings([], [member], config, verified=True)
 
 
@@ -106,6 +121,25 @@ def test_networks_are_put_together_from_the_runs_of_their_seeds() -> None:
     ]  # what was trained otherwise is not compared
     assert networks[0].latency_ms == 1.0 and networks[1].plain and not networks[0].plain
     assert networks[1].test == {0: 60.0, 1: 61.0}
+
+
+def test_members_of_an_earlier_front_are_left_out() -> None:
+    def of(name: str, choices: str, tags: dict[str, str]) -> TrackedRun:
+        params = {"architecture": choices, "retrain.epochs": "3"}
+        return dataclasses.replace(run(f"retrain {name} seed 0", 60.0, tags), params=params)
+
+    runs = [
+        of("best-00000000", "inv3/skip", {}),
+        of("front-1-11111111", "conv3/skip", {"baseline": "front"}),
+        of("random-0-22222222", "skip/skip", {"baseline": "random"}),
+        of("best-33333333", "conv3/conv3", {}),
+    ]
+    runs.append(dataclasses.replace(runs[3], name="retrain best-33333333 seed 1"))
+    front = [("conv3", "conv3"), ("inv3", "inv3")]
+    networks = trained_networks(runs, front)
+    assert [network.name for network in networks] == ["best", "random-0"]
+    assert networks[0].architecture == ("conv3", "conv3") and networks[0].epochs == 3
+    assert len(trained_networks(runs)) == 4
 
 
 def test_where_a_family_is_offered_and_chosen() -> None:

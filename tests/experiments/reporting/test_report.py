@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from experiments.reporting.colours import colours_of, ink_on
-from experiments.reporting.pages import front_html
+from experiments.reporting.orders import agreement
 from experiments.reporting.plots import (
     FRONT,
     VERIFIED,
@@ -24,7 +24,7 @@ from experiments.reporting.plots import (
     plot_front,
 )
 from experiments.reporting.report import write_report
-from experiments.reporting.summary import agreement
+from experiments.reporting.search_page import search_html
 from experiments.reporting.tables import front_table
 from experiments.reporting.verified import VerifiedNetwork
 from search.goal import Goal
@@ -92,9 +92,15 @@ def test_the_report_has_every_file_and_the_front_can_be_built_from_it(result, sp
         "front.csv",
         "trials.csv",
         "front.png",
-        "front.html",
+        "report.html",
         "architectures.png",
-        *(f"front/{index}/architecture.yaml" for index in range(len(result.front))),
+        "counting.png",
+        "course.png",
+        *(
+            f"front/{index}/architecture.{kind}"
+            for index in range(len(result.front))
+            for kind in ("yaml", "png")
+        ),
     }
     for index, member in enumerate(result.front):
         loaded, architecture = load_architecture(tmp_path / f"front/{index}/architecture.yaml")
@@ -119,7 +125,8 @@ def test_a_space_without_networks_has_a_report_too(tmp_path):
     trials = [record(0, "ab", accuracy=50.0), record(1, "ac", accuracy=60.0)]
     result = SearchResult(trials, trials[1:], Goal({"accuracy": "maximize"}), "table", None)
     files = write_report(result, space, tmp_path)
-    assert not (tmp_path / "front").exists() and len(files) == 5
+    assert not (tmp_path / "front").exists() and len(files) == 6
+    assert not (tmp_path / "counting.png").exists()  # nothing was counted
     assert front_axes(result.goal.objectives) == ("number", "accuracy")
 
 
@@ -147,14 +154,14 @@ def test_stopped_trials_are_shown_where_they_were_read(result, space, tmp_path) 
     with (tmp_path / "report" / "trials.csv").open() as file:
         (row,) = [row for row in csv.DictReader(file) if row["number"] == "999"]
     assert row["state"] == "stopped" and float(row["accuracy"]) == first.metrics["accuracy"]
-    assert "trial 1 is better" in (tmp_path / "report" / "front.html").read_text()
+    assert "trial 1 is better" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_a_picture_of_an_empty_or_fully_infeasible_search_can_be_drawn(result, space, tmp_path):
     rejected = [record for record in result.trials if record.state == "infeasible"]
     empty = dataclasses.replace(result, trials=rejected, front=[])
     assert png_size(plot_front(empty, tmp_path / "front.png")) == (1080, 690)
-    assert page_data(front_html(empty, space, tmp_path / "front.html"))["trials"]
+    assert page_data(search_html(empty, space, tmp_path / "report.html"))["trials"]
     assert png_size(plot_architectures([], space, tmp_path / "none.png"))[1] > 0
 
 
@@ -171,9 +178,9 @@ def test_the_picture_shows_the_colours_of_the_candidates(space, tmp_path):
 
 def test_the_page_stands_alone_and_runs_nothing_it_was_given(result, space, tmp_path):
     hostile = dataclasses.replace(result, study_name="<img src=x onerror=alert(1)>")
-    path = front_html(hostile, space, tmp_path / "front.html")
+    path = search_html(hostile, space, tmp_path / "report.html")
     text = path.read_text()
-    assert "<img" not in text and "&lt;img" in text
+    assert "<img" not in text and text.count("&lt;img") >= 2
     assert text.count("</script>") == 2, "those of the page itself"
     assert not re.search(r"(src|href)\s*=\s*[\"']|https?://(?!www\.w3\.org/2000/svg)", text)
     data = page_data(path)
@@ -190,7 +197,7 @@ def test_the_page_and_the_tables_show_the_front_as_measured_last(result, space, 
     again = [dataclasses.replace(m, metrics={**m.metrics, "latency_ms": 0.125})
              for m in result.front]  # fmt: skip
     data = page_data(
-        front_html(dataclasses.replace(result, front=again), space, tmp_path / "front.html")
+        search_html(dataclasses.replace(result, front=again), space, tmp_path / "report.html")
     )
     members = [trial for trial in data["trials"] if trial["front"] is not None]
     assert {trial["metrics"]["latency_ms"] for trial in members} == {0.125}
@@ -274,11 +281,11 @@ def test_a_verified_front_is_drawn_above_inherited_accuracies(verified, networks
 def test_the_page_never_mixes_verified_and_inherited_accuracies(verified, networks, tmp_path):
     write_report(verified, SearchSpace.from_yaml("quickstart"), tmp_path, networks=networks)
     trained = {network.record.number: network.reported for network in networks}
-    for trial in page_data(tmp_path / "front.html")["trials"]:
+    for trial in page_data(tmp_path / "report.html")["trials"]:
         record = trained.get(trial["number"])
         accuracy = None if record is None else record.metrics["accuracy"]
         assert trial["metrics"].get("accuracy") == accuracy
-    assert any(t["front"] == 0 for t in page_data(tmp_path / "front.html")["trials"])
+    assert any(t["front"] == 0 for t in page_data(tmp_path / "report.html")["trials"])
 
 
 def test_the_table_shows_both_accuracies_of_a_verified_front(verified, networks):
@@ -289,7 +296,8 @@ def test_the_table_shows_both_accuracies_of_a_verified_front(verified, networks)
     metrics = verified.front[0].metrics
     assert f"{metrics['accuracy']:.1f} ± 1.1" in text
     assert f"{metrics['inherited_accuracy']:.1f} ± 2." in text
-    said = agreement(networks, SearchSpace.from_yaml("quickstart"))
-    finished = sum(network.finished for network in networks)
-    assert f"{finished} networks" in said and "inherited accuracy -1.00" in said
-    assert agreement(networks[:2], SearchSpace.from_yaml("quickstart")) == ""
+    space = SearchSpace.from_yaml("quickstart")
+    finished = [network.reported for network in networks if network.finished]
+    said = agreement(finished, space)
+    assert f"{len(finished)} networks" in said and "inherited accuracy -1.00" in said
+    assert agreement(finished[:2], space) == ""

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from experiments.tracking.journal import Journal, redact
+from configs.secrets import redact
+from experiments.tracking.journal import Journal
 from experiments.tracking.model_registry import find_champion
 from experiments.tracking.provenance import command_line, machine
 from experiments.tracking.store import local_uri, open_client
@@ -226,7 +227,7 @@ def test_passwords_stay_out_of_what_is_written(tmp_path):
         uri = f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}"
         track(tmp_path, uri).finish(timeout=0.1)
     assert "secret" not in (tmp_path / "tracking.jsonl").read_text()
-    with pytest.raises(UserError, match="password is not kept"):
+    with pytest.raises(UserError, match="password or token is not kept"):
         upload(tmp_path)
 
 
@@ -305,6 +306,8 @@ def test_the_champion_moves_only_to_a_better_network(work):
         champion = find_champion(client, "hybrid")
         assert (champion.version, champion.tags["validation_accuracy"]) == (4, "91.0")
         assert champion.tags["accuracy"] == "109.0"
+        assert client.get_model_version_by_alias("hybrid", "previous").version == 1
+        assert "`champion`" in client.get_registered_model("hybrid").description
         best = runs_of(local_uri(work))["best"].info.run_id
         assert champion.source == f"runs:/{best}/model"
         assert artifacts_of(local_uri(work), best, "model") == {

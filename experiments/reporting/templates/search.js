@@ -6,7 +6,7 @@ const columns = ["front", "number", ...data.metrics];
 let chosen = front[0] || data.trials[0], sortBy = "front", ascending = true;
 
 function element(name, text, attributes = {}) {
-  const svg = ["circle", "line", "text", "path", "g"].includes(name);
+  const svg = ["circle", "rect", "line", "text", "path", "g"].includes(name);
   const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name)
                    : document.createElement(name);
   if (text !== undefined) made.textContent = text;
@@ -39,12 +39,26 @@ const drawn = () => {
   const [x, y] = [byId("x").value, byId("y").value];
   return data.trials.filter(t => value(t, x) !== null && value(t, y) !== null);
 };
+function frequent(trial) {
+  const counts = new Map();
+  for (const name of trial.architecture) counts.set(name, (counts.get(name) || 0) + 1);
+  return [...counts].reduce((a, b) => b[1] > a[1] ? b : a)[0];
+}
+function copied(text) {  // a command, and a button that copies it
+  const made = element("pre"), button = element("button", "copy", {type: "button"});
+  button.addEventListener("click", () => navigator.clipboard.writeText(text)
+    .then(() => { button.textContent = "copied"; }));
+  made.append(element("code", text), button);
+  return made;
+}
 function draw() {
   const plot = byId("plot"), [xName, yName] = [byId("x").value, byId("y").value], points = drawn();
   plot.replaceChildren();
   if (!points.length) return;
   const x = scale(points.map(t => value(t, xName)), 62, 628);
-  const y = scale(points.map(t => value(t, yName)), 372, 12);
+  const ends = t => t.front !== null && t.errors[yName] ? 1.96 * t.errors[yName] : 0;
+  const y = scale(points.flatMap(t =>
+    [value(t, yName) - ends(t), value(t, yName) + ends(t)]), 372, 12);
   const line = (kind, x1, x2, y1, y2) =>
     plot.append(element("line", undefined, {class: kind, x1, x2, y1, y2}));
   for (const tick of x.ticks) {
@@ -70,13 +84,25 @@ function draw() {
       return i ? (least ? `H${px}V${py}` : `V${py}H${px}`) : `M${px} ${py}`;
     }).join("")}));
   }
+  for (const trial of points.filter(ends)) {
+    const at = x.place(value(trial, xName));
+    line("bar", at, at, ...[-1, 1].map(s => y.place(value(trial, yName) + s * ends(trial))));
+  }
   const order = t => t === chosen ? 2 : t.front !== null ? 1 : 0;
   for (const trial of [...points].sort((a, b) => order(a) - order(b))) {
     const kind = trial.front !== null ? "front" : trial.state;
-    const point = element("circle", undefined, {
-      class: `point ${kind} ${trial === chosen ? "chosen" : ""}`, r: kind === "front" ? 6.5 : 4.5,
-      cx: x.place(value(trial, xName)), cy: y.place(value(trial, yName))});
-    point.addEventListener("mouseenter", () => detail(trial));
+    const [px, py] = [x.place(value(trial, xName)), y.place(value(trial, yName))];
+    const r = kind === "front" ? 6.5 : 4.5;
+    const shape = trial.plain ? {x: px - r * .9, y: py - r * .9, width: r * 1.8, height: r * 1.8}
+                              : {cx: px, cy: py, r};
+    const point = element(trial.plain ? "rect" : "circle", undefined, {...shape,
+      class: `point ${kind} ${trial === chosen ? "chosen" : ""}`});
+    if (byId("families").checked) point.style.fill = (data.colours[frequent(trial)] || [])[0];
+    point.addEventListener("mouseenter", () => {
+      point.classList.add("hover");
+      detail(trial);
+    });
+    point.addEventListener("mouseleave", () => point.classList.remove("hover"));
     point.addEventListener("click", () => choose(trial));
     plot.append(point);
   }
@@ -95,6 +121,7 @@ function detail(trial) {
   for (const name of data.metrics) if (value(trial, name) !== null)
     list.append(element("dt", label(name)), element("dd", show(value(trial, name))));
   if (trial.message) panel.append(element("p", trial.message));
+  if (trial.front !== null) panel.append(copied(data.retrain.replace("@", trial.front)));
 }
 function table() {
   const rows = byId("all").checked ? [...data.trials] : [...front], sign = ascending ? 1 : -1;
@@ -122,8 +149,8 @@ function table() {
     const row = element("tr", undefined, trial === chosen ? {class: "chosen"} : {});
     for (const name of columns) row.append(element("td", show(value(trial, name))));
     const name = "Show trial " + trial.number;
-    const button = element("button", trial.front ?? "show", {"aria-label": name});
-    row.firstChild.replaceChildren(button);
+    const button = element("button", trial.number, {"aria-label": name, type: "button"});
+    row.children[1].replaceChildren(button);
     const picture = element("td");
     picture.append(strip(trial));
     row.children[1].after(picture);
@@ -148,6 +175,7 @@ for (const [id, name] of [["x", data.x], ["y", data.y]]) {
   byId(id).addEventListener("change", draw);
 }
 byId("all").addEventListener("change", table);
+byId("families").addEventListener("change", draw);
 byId("plot").addEventListener("mouseleave", () => chosen && detail(chosen));
 byId("plot").addEventListener("keydown", event => {
   const step = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
@@ -163,4 +191,10 @@ byId("summary").textContent = [
   ...Object.entries(data.objectives).map(([name, way]) => `${way} ${label(name)}`),
   ...Object.entries(data.constraints).map(([name, most]) => `${label(name)} ≤ ${show(most)}`),
 ].join(" · ");
+const states = new Set(data.trials.map(t => t.front !== null ? "front" : t.state));
+byId("legend").textContent = [
+  states.has("front") && "large and numbered: the front, with 95 % intervals where errors are known",
+  data.trials.some(t => t.plain) && "squares: plain networks, one candidate throughout",
+  states.has("stopped") && "rings: stopped early or over a bound",
+].filter(Boolean).join(" · ");
 draw(); table(); if (chosen) detail(chosen);

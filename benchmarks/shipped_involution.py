@@ -1,0 +1,103 @@
+"""What an involution costs over a 3x3 convolution of the same shape, in each runtime that ships it.
+
+    python benchmarks/shipped_involution.py            # a minute or two, on an idle machine
+    python benchmarks/shipped_involution.py --quick    # a smoke test; writes no record
+    python benchmarks/shipped_involution.py --table    # the record
+
+Batch 1, one thread, float32; whole operators (an involution with the convolutions that make its
+kernels). Both are timed in turns with a reference network, several times over; printed is the
+median of the ratios and their range. The record is docs/results/shipped_involution.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from configs.atomic import write_atomically
+from evaluators import LatencySettings, measure_latency
+from evaluators.fingerprint import device_name
+from evaluators.runtimes import openvino
+from search_space import build_operator
+
+RECORD = Path(__file__).parent.parent / "docs" / "results" / "shipped_involution.json"
+SHAPES = ((64, 32), (128, 28), (256, 14))  # channels and side
+BARS = {(64, 32): 0.6, (128, 28): 0.4, (256, 14): 0.3}  # of the extension
+FORMS = ("eager", "onnxruntime", "openvino, standard graph", "openvino, our extension")
+
+
+def network(operator: str, channels: int, **options: int) -> nn.Module:
+    return build_operator(operator, channels, channels, 1, **options).eval()
+
+
+def ratio(form: str, channels: int, side: int) -> float:
+    """Return the latency of a 7x7 involution over that of a 3x3 convolution."""
+    settings = LatencySettings(runtime=form.partition(",")[0], max_spread=0.5)
+    shape = (channels, side, side)
+    times = [
+        measure_latency(each, shape, settings).median_ms
+        for each in (
+            network("involution", channels, kernel_size=7),
+            network("convolution", channels, kernel_size=3),
+        )
+    ]
+    return times[0] / times[1]
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for form in FORMS:
+            without = mock.patch.object(openvino, "_library", lambda: None)
+            with without if "standard" in form else contextlib.nullcontext():
+                for channels, side in SHAPES:
+                    found = ratios.setdefault(form, {}).setdefault(f"{channels} at {side}", [])
+                    found.append(ratio(form, channels, side))
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": device_name("cpu"),
+        "ratios": ratios,
+    }
+
+
+def table(record: dict[str, Any]) -> Table:
+    shown = Table(title=f"{record['device']}, {record['date']}")
+    shown.add_column("inv7 over conv3")
+    for channels, side in SHAPES:
+        shown.add_column(f"{channels} at {side} (bar {BARS[channels, side]})")
+    for form, columns in record["ratios"].items():
+        cells = [
+            f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+            for values in columns.values()
+        ]
+        shown.add_row(form, *cells)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What an involution costs where networks ship.")
+    parser.add_argument("--quick", action="store_true", help="a smoke test; writes no record")
+    parser.add_argument("--table", action="store_true", help="print the record")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    if arguments.table:
+        console.print(table(json.loads(RECORD.read_text())))
+        return
+    record = measure(1 if arguments.quick else 5)
+    console.print(table(record))
+    if not arguments.quick:
+        write_atomically(RECORD, json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Exports a retrained network again: for another batch or type, or as a package of PyTorch's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from configs.atomic import write_atomically
+from configs.errors import UserError
+from configs.suggestions import did_you_mean
+from evaluators import deployed
+from experiments.export import TOLERANCE, Export, as_metadata, export_onnx
+from search_space import build_network, load_architecture
+from search_space.architecture import WEIGHTS, load_pretrained_cfg
+from supernet import load_weights
+
+FORMATS = {"onnx": "model.onnx", "openvino": "model-openvino.onnx", "pt2": "model.pt2"}
+TYPES = {
+    "onnx": ("float32", "float16"),
+    "openvino": ("float32",),
+    "pt2": ("float32", "bfloat16"),
+}
+ANY = "model-dynamic.onnx"  # for any batch
+
+
+def export_folder(
+    folder: Path,
+    form: str,
+    *,
+    batch: int = 1,
+    dtype: str = "float32",
+    out: Path | None = None,
+    plugins: Sequence[str] = (),
+) -> Export:
+    """Export the network of a folder, and compare the file with PyTorch in float32.
+
+    Args:
+        folder: What `evolute retrain` wrote: ``architecture.yaml`` and the weights.
+        form: A key of `FORMATS`.
+        batch: Images of a forward pass; 0 for any number, of ``onnx`` only.
+        dtype: Of weights and images; see `TYPES`.
+        out: The file; default is the format's in the folder.
+        plugins: Files that an ``architecture.yaml`` of elsewhere may run.
+
+    Raises:
+        UserError: There is no network, or the format does not take the batch or type.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format: {form!r} does not exist; {did_you_mean(form, list(FORMATS))}")
+    if dtype not in TYPES[form]:
+        raise UserError(f"--dtype: {form} takes {' or '.join(TYPES[form])}, not {dtype!r}")
+    if batch < 0 or (batch == 0 and form != "onnx"):
+        raise UserError(f"--batch: {batch} is none that {form} takes; use 1 or more")
+    file = folder / "architecture.yaml"
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder}: no trained network there; {WEIGHTS} is missing")
+    space, architecture = load_architecture(file, plugins)
+    network = build_network(space, architecture).eval()
+    load_weights(folder / WEIGHTS, network)
+    shape = (space.in_channels, space.input_size, space.input_size)
+    path = out or folder / (ANY if form == "onnx" and batch == 0 else FORMATS[form])
+    metadata, precision = as_metadata(load_pretrained_cfg(file)), getattr(torch, dtype)
+    if form == "pt2":
+        return export_package(network, shape, path, batch, metadata, precision)
+    runtime = "openvino" if form == "openvino" else "onnxruntime"
+    return export_onnx(network, shape, path, batch or None, metadata, precision, runtime)
+
+
+@torch.no_grad()
+def export_package(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    path: Path,
+    batch: int,
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float32,
+) -> Export:
+    """Write a package of AOTInductor's, compiled for processors like this one.
+
+    ``torch._inductor.aoti_load_package`` runs it, without the network's code; what has an
+    involution or expert kernels calls our operators, which ``import search_space`` registers.
+    Nothing is written where its outputs differ from PyTorch's in float32 by more than `TOLERANCE`.
+
+    Args:
+        network: Not changed; training forms are fused in a copy.
+        shape: (C, H, W) of an image.
+        batch: Images of a forward pass.
+        metadata: Kept in the package.
+    """
+    network = deployed(network).cpu().float()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, *shape, generator=generator)
+    typed = deployed(network).to(dtype)
+    with tempfile.TemporaryDirectory(prefix="evolute-export-") as folder:
+        try:
+            program = torch.export.export(typed, (images.to(dtype),))
+            package = torch._inductor.aoti_compile_and_package(
+                program,
+                package_path=str(Path(folder) / "model.pt2"),
+                inductor_configs={"aot_inductor.metadata": dict(metadata)},
+            )
+            logits = torch._inductor.aoti_load_package(package)(images.to(dtype)).float()
+        except Exception as error:  # exporter, compiler and loader raise many kinds
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            return Export(None, message=f"no {path.name}: {reason}")
+        expected = network(images)
+        difference = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+        if difference > TOLERANCE[dtype]:
+            reason = f"outputs differ by {difference:.2g} of the largest logit"
+            return Export(None, difference, f"no {path.name}: {reason}")
+        write_atomically(path, Path(package).read_bytes())
+    return Export(path, difference)

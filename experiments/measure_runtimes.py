@@ -1,0 +1,173 @@
+"""One network in every runtime that is installed: what it costs there, and whether it is the same.
+
+Batches of 1 and 8 images, one thread and two: the order of networks differs between these, and a
+search should be asked for the one in which they will run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from configs.errors import TooNoisy, UserError
+from configs.latency import LatencySettings
+from evaluators import Latency, measure_latency
+from evaluators.runtime import prepare
+from evaluators.runtimes import RUNTIMES
+from evaluators.threads import torch_threads
+from experiments.devices import resolve_device
+from experiments.measure import networks_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BATCHES, THREADS = (1, 8), (1, 2)
+
+
+@dataclass(frozen=True)
+class InRuntime:
+    """A network in a runtime, at a batch and a number of threads.
+
+    Attributes:
+        latency: None where it could not be measured; `trouble` says why.
+        difference: The largest difference of logits to those of ``eager`` on the same images, as a
+            share of the largest logit; None where a runtime does not give them.
+    """
+
+    network: str
+    runtime: str
+    batch: int
+    threads: int
+    latency: Latency | None
+    difference: float | None
+    trouble: str = ""
+
+    def as_values(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def installed_runtimes() -> list[str]:
+    """Return the names of the runtimes whose packages are here, `eager` first."""
+    names = []
+    for name in RUNTIMES:
+        try:
+            RUNTIMES[name].version()
+        except UserError:
+            continue
+        names.append(name)
+    return sorted(names, key=lambda name: (name != "eager", name))
+
+
+def measure_everywhere(
+    targets: Sequence[str],
+    settings: LatencySettings | None = None,
+    *,
+    device: str = "auto",
+    input_size: int | None = None,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> list[InRuntime]:
+    """Time the network(s) behind names in all installed runtimes; see `measure` for names.
+
+    Two threads only where there are two cores. A runtime that cannot run a network is a row that
+    says so.
+
+    Args:
+        settings: Runtime, batch and threads of it are not used.
+
+    Raises:
+        UserError: A target is unknown.
+    """
+    settings, place = settings or LatencySettings(), resolve_device(device)
+    counts = [count for count in THREADS if count <= (os.cpu_count() or 1)]
+    rows: list[InRuntime] = []
+    for target in targets:
+        for name, network, (channels, *size) in networks_of(target, overrides, plugins):
+            shape = (channels, *((input_size, input_size) if input_size else size))
+            for runtime in installed_runtimes():
+                for batch in BATCHES:
+                    chosen = dataclasses.replace(settings, runtime=runtime, batch=batch)
+                    difference, trouble = _difference(network, shape, chosen, place)
+                    for threads in counts:
+                        chosen = dataclasses.replace(chosen, threads=threads)
+                        time = functools.partial(
+                            measure_latency, network, shape, chosen, device=place
+                        )
+                        latency, reason = (None, trouble) if trouble else _attempt(time)
+                        rows.append(
+                            InRuntime(name, runtime, batch, threads, latency, difference, reason)
+                        )
+    return rows
+
+
+def runtimes_table(rows: Sequence[InRuntime]) -> Table:
+    """Return the rows for a terminal, each beside ``eager`` of the same batch and threads."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    eager = {(r.network, r.batch, r.threads): r.latency for r in rows if r.runtime == "eager"}
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("network", "runtime", "batch", "threads", "ms", "spread", "/ eager", "logits"):
+        words = column in ("network", "runtime")
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+    table.caption = (
+        "ms: of a batch. logits: largest difference to eager, as a share of the largest logit."
+    )
+    for row in rows:
+        base = eager.get((row.network, row.batch, row.threads))
+        timed = [row.trouble.split(":")[0].split(";")[0] or "too busy", "", ""]
+        if row.latency is not None:
+            ratio = "" if base is None else f"{row.latency.median_ms / base.median_ms:.2f}"
+            timed = [f"{row.latency.median_ms:.3f}", f"{row.latency.spread:.1%}", ratio]
+        difference = "" if row.difference is None else f"{row.difference:.0e}"
+        table.add_row(
+            row.network, row.runtime, str(row.batch), str(row.threads), *timed, difference
+        )
+    return table
+
+
+def _attempt(time: Callable[[], Latency]) -> tuple[Latency | None, str]:
+    try:
+        return time(), ""
+    except (TooNoisy, UserError) as error:
+        return None, str(error)
+
+
+@torch.inference_mode()
+def _difference(
+    network: nn.Module, shape: tuple[int, ...], settings: LatencySettings, device: torch.device
+) -> tuple[float | None, str]:
+    """Return how far the logits are from eager's, and why the runtime cannot run the network."""
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(settings.batch, *shape, generator=generator)
+    example = example.to(device, getattr(torch, settings.dtype))
+    eager = dataclasses.replace(settings, runtime="eager")
+    with torch_threads(settings.threads):
+        expected = _logits(prepare(network, example, eager)())
+        try:
+            found = _logits(prepare(network, example, settings)())
+        except Exception as error:  # exporters, compilers and runtimes raise many kinds
+            return None, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+    if expected is None or found is None or found.shape != expected.shape:
+        return None, ""
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)), ""
+
+
+def _logits(output: object) -> np.ndarray | None:
+    """Return what a program has returned as an array, where it is one."""
+    if hasattr(output, "copy_outputs_to_cpu"):  # ONNX Runtime's
+        output = output.copy_outputs_to_cpu()
+    if isinstance(output, (list, tuple)) and len(output) == 1:
+        output = output[0]
+    if isinstance(output, torch.Tensor):
+        return output.float().cpu().numpy().copy()
+    return np.array(output, dtype=np.float32) if isinstance(output, np.ndarray) else None

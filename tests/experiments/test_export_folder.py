@@ -1,0 +1,100 @@
+"""`evolute export`: a retrained network in another form is the same network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from spaces import random_images, randomize_norms, small_space
+
+from configs import UserError
+from experiments import cli
+from experiments.export_folder import export_folder
+from search_space import build_network, save_architecture
+from supernet.checkpoint import save_weights
+
+ARCHITECTURE = ("inv3", "skip", "dyn3", "conv3")
+LOAD = """
+import sys, torch
+import search_space  # registers our operators
+torch.save(torch._inductor.aoti_load_package(sys.argv[1])(torch.load(sys.argv[2])), sys.argv[3])
+"""
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    network = build_network(small_space(), ARCHITECTURE)
+    randomize_norms(network)
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path, network) -> Path:
+    expected = {"input_size": [1, 8, 8], "label_names": list("0123456789")}
+    save_architecture(tmp_path / "architecture.yaml", small_space(), ARCHITECTURE, expected)
+    save_weights(tmp_path / "weights.safetensors", network)
+    return tmp_path
+
+
+def test_onnx_for_a_batch_and_for_any(folder: Path, network) -> None:
+    for batch, file, given in ((3, "model.onnx", 3), (0, "model-dynamic.onnx", 5)):
+        written = export_folder(folder, "onnx", batch=batch)
+        assert written.path == folder / file and written.difference < 1e-4
+        session = onnxruntime.InferenceSession(folder / file)
+        assert "label_names" in session.get_modelmeta().custom_metadata_map["pretrained_cfg"]
+        images = random_images(given)
+        (logits,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, network(images).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["evolute", "export", str(folder), "--format", "pt2",
+                                      "--batch", "2"])  # fmt: skip
+    cli.main()
+    assert "model.pt2: logits differ by" in " ".join(capsys.readouterr().out.split())
+    images, logits = random_images(2), folder / "logits.pt"
+    torch.save(images, folder / "images.pt")
+    command = [sys.executable, "-c", LOAD, "model.pt2", "images.pt", logits.name]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=120)
+    found = torch.load(logits, weights_only=True)
+    with torch.no_grad():
+        assert torch.allclose(found, network(images), rtol=1e-3, atol=1e-4)
+    metadata = torch._inductor.aoti_load_package(str(folder / "model.pt2")).get_metadata()
+    assert json.loads(metadata["pretrained_cfg"])["label_names"][9] == "9"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"form": "onxx"}, "--format: 'onxx' does not exist; did you mean 'onnx'"),
+        ({"form": "pt2", "dtype": "float16"}, "pt2 takes float32 or bfloat16, not 'float16'"),
+        ({"form": "openvino", "batch": 0}, "--batch: 0 is none that openvino takes"),
+    ],
+)
+def test_what_a_format_does_not_take_is_refused(folder: Path, options, said: str) -> None:
+    form = options.pop("form")
+    with pytest.raises(UserError, match=said):
+        export_folder(folder, form, **options)
+    assert {file.name for file in folder.iterdir()} == {"architecture.yaml", "weights.safetensors"}
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"no trained network there; weights\.safetensors"):
+        export_folder(tmp_path, "onnx")
+
+
+def test_a_program_that_differs_is_not_written(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("experiments.export_folder.TOLERANCE", {torch.float32: -1.0})
+    monkeypatch.setattr("experiments.export.TOLERANCE", {torch.float32: -1.0})
+    written = export_folder(folder, "onnx")
+    assert written.path is None and "outputs differ" in written.message
+    assert not (folder / "model.onnx").exists()
