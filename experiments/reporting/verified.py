@@ -83,9 +83,15 @@ def write_verified(networks: Sequence[VerifiedNetwork], path: Path) -> Path:
 def as_verified(result: SearchResult, networks: Sequence[VerifiedNetwork]) -> SearchResult:
     """Return a result whose accuracies are verified ones, missing where a network was not trained.
 
-    Inherited ones are beside them, so that nobody takes one for the other.
+    Inherited ones are beside them, so that nobody takes one for the other. A network that was
+    dropped at a rung is ``stopped``.
     """
-    reported = {network.record.number: network.reported for network in networks}
+    reported = {
+        network.record.number: dataclasses.replace(
+            network.reported, state=network.record.state if network.finished else "stopped",
+            message=network.record.message or network.state)
+        for network in networks
+    }  # fmt: skip
     searched = {record.number: _as_inherited(record) for record in result.trials}
     return dataclasses.replace(result, trials=list({**searched, **reported}.values()))
 

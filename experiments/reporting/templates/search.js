@@ -195,6 +195,6 @@ const states = new Set(data.trials.map(t => t.front !== null ? "front" : t.state
 byId("legend").textContent = [
   states.has("front") && "large and numbered: the front, with 95 % intervals where errors are known",
   data.trials.some(t => t.plain) && "squares: plain networks, one candidate throughout",
-  states.has("stopped") && "rings: stopped early or over a bound",
+  states.has("stopped") && "rings: stopped early, trained alone for fewer epochs, or over a bound",
 ].filter(Boolean).join(" · ");
 draw(); table(); if (chosen) detail(chosen);

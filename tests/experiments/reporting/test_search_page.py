@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -107,6 +108,10 @@ def test_every_section_is_there_and_the_verdict_comes_first(result, tmp_path) ->
     assert "of 60 trials" in choices and re.search(r"accuracy \(%\).*latency \(ms\)", choices)
     assert "90.00 ± 1.3" in found["Verification"] and "dropped at rung 0" in found["Verification"]
     assert "Kendall's tau" in found["Verification"]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    drawn = [(trial["state"], trial["message"]) for trial in data["trials"]]
+    assert drawn[2] == ("complete", "verified")
+    assert ("stopped", "dropped at rung 0") in drawn  # a ring, and says why
     assert "60 complete" in found["How it was measured"]
     assert "a chip, eager" in found["How it was measured"]
     command = "evolute retrain --search runs/x --pick INDEX --seeds 3 --baselines"
