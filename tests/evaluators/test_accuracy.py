@@ -163,7 +163,7 @@ def test_the_same_value_bit_for_bit_in_a_fresh_process(supernet, tmp_path) -> No
     here, root = Path(__file__).parent, Path(__file__).parents[2]
     places = (root, here, root / "tests" / "helpers")
     output = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, timeout=120,
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, timeout=300,
         capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
     ).stdout  # fmt: skip

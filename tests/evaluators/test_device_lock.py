@@ -60,7 +60,7 @@ def test_exclusive_keeps_everyone_out_until_it_is_left() -> None:
         assert log.empty()
     for _, leave in processes:
         leave.set()
-    assert {log.get(timeout=20), log.get(timeout=20)} == {"reader", "writer"}
+    assert {log.get(timeout=120), log.get(timeout=120)} == {"reader", "writer"}
     for process, _ in processes:
         process.join(20)
 
@@ -69,16 +69,16 @@ def test_shared_is_shared_and_a_waiting_writer_goes_before_new_readers() -> None
     log = fork.Queue()
     with shared_device("cpu"):
         first, leave_first = start(shared_device, "first reader", log)
-        assert log.get(timeout=20) == "first reader"  # at the same time as this process
+        assert log.get(timeout=120) == "first reader"  # at the same time as this process
         writer, leave_writer = start(exclusive_device, "writer", log)
         time.sleep(0.3)
         late, leave_late = start(shared_device, "late reader", log)
         time.sleep(0.3)
         assert log.empty()
         leave_first.set()
-    assert log.get(timeout=20) == "writer"
+    assert log.get(timeout=120) == "writer"
     leave_writer.set()
-    assert log.get(timeout=20) == "late reader"
+    assert log.get(timeout=120) == "late reader"
     leave_late.set()
     for process in (first, writer, late):
         process.join(20)
@@ -87,7 +87,7 @@ def test_shared_is_shared_and_a_waiting_writer_goes_before_new_readers() -> None
 def test_a_killed_holder_holds_nothing() -> None:
     log = fork.Queue()
     process, _ = start(exclusive_device, "holder", log)
-    assert log.get(timeout=20) == "holder"
+    assert log.get(timeout=120) == "holder"
     os.kill(process.pid, signal.SIGKILL)
     process.join(20)
     with exclusive_device("cpu"):
@@ -99,7 +99,7 @@ def test_who_waits_long_says_for_whom_and_gives_up_in_the_end(monkeypatch, caplo
     monkeypatch.setattr(device_lock, "LIMIT_S", 1.0)
     log = fork.Queue()
     process, leave = start(exclusive_device, "holder", log)
-    assert log.get(timeout=20) == "holder"
+    assert log.get(timeout=120) == "holder"
     told = rf"'cpu' was held by process {process.pid}\b.*for 1 s"
     with pytest.raises(TooNoisy, match=told), shared_device("cpu"):
         raise AssertionError("two have the device")
@@ -115,13 +115,13 @@ def test_who_waits_long_says_for_whom_and_gives_up_in_the_end(monkeypatch, caplo
 def test_a_wait_ends_with_a_signal_whose_handler_raises() -> None:
     log = fork.Queue()
     process, leave = start(exclusive_device, "holder", log)
-    assert log.get(timeout=20) == "holder"
+    assert log.get(timeout=120) == "holder"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's job: ignored
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt), shared_device("cpu"):
         pass
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     signal.signal(signal.SIGINT, before)
     leave.set()
     process.join(20)

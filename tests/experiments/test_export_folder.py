@@ -64,7 +64,7 @@ def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, c
     torch.save(images, folder / "images.pt")
     command = [sys.executable, "-c", LOAD, "model.pt2", "images.pt", logits.name]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=120)
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=300)
     found = torch.load(logits, weights_only=True)
     with torch.no_grad():
         assert torch.allclose(found, network(images), rtol=1e-3, atol=1e-4)

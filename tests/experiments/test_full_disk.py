@@ -164,7 +164,7 @@ def test_a_study_that_cannot_grow_says_so_and_keeps_every_trial(tmp_path) -> Non
 
         done = subprocess.run(
             [sys.executable, "-c", STUDY, str(tmp_path / "study.db"), *more],
-            preexec_fn=set_limit, capture_output=True, text=True, timeout=100,
+            preexec_fn=set_limit, capture_output=True, text=True, timeout=300,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -44,13 +44,13 @@ def training(tmp_path_factory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     config = small_config(data={"name": "digits", "limit": 200}, train=LONG)
     (folder / "small.yaml").write_text(yaml.safe_dump(config_to_dict(config)))
     first = evolute(folder, "train", "small.yaml", "--out", "out")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not (folder / "out" / "supernet" / "checkpoint.pt").exists():
         assert first.poll() is None and time.monotonic() < deadline, first.communicate()
         time.sleep(0.2)
     yield folder, first
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=60)
+    first.communicate(timeout=200)
 
 
 def test_a_second_command_is_refused_at_once_and_writes_nothing(
@@ -68,7 +68,7 @@ def test_a_second_command_is_refused_at_once_and_writes_nothing(
                 cli.main()
             told = " ".join(capsys.readouterr().err.split())
             assert f"in use by process {first.pid} (" in told and "evolute train" in told
-            assert time.monotonic() - begun < 20
+            assert time.monotonic() - begun < 100
             assert files_of(folder) == before
     finally:
         os.kill(first.pid, signal.SIGCONT)
@@ -82,7 +82,7 @@ def test_two_retrainings_of_one_directory(tmp_path) -> None:
         (tmp_path / "out" / "note").write_text("mine")
         before = files_of(tmp_path)
         second = evolute(tmp_path, *command)
-        _, error = second.communicate(timeout=60)
+        _, error = second.communicate(timeout=200)
         assert second.returncode == 2 and f"process {os.getpid()}" in " ".join(error.split())
         assert files_of(tmp_path) == before
 

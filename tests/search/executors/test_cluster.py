@@ -26,10 +26,15 @@ ROOT = Path(__file__).parents[3]
 
 
 class Logged:
-    """Notes in a file where each evaluation begins and ends."""
+    """Notes in a file where each evaluation begins and ends.
 
-    def __init__(self, log: Path, seconds: float = 0.3) -> None:
-        self.log, self.seconds = log, seconds
+    Args:
+        joined: A file that will have the id of a node; from then on the others wait until that one
+            has begun three evaluations, however long its start takes.
+    """
+
+    def __init__(self, log: Path, joined: Path | None = None, seconds: float = 0.3) -> None:
+        self.log, self.joined, self.seconds = log, joined, seconds
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
         import ray
@@ -38,8 +43,18 @@ class Logged:
                  "node": ray.get_runtime_context().get_node_id()}  # fmt: skip
         self._note({**entry, "event": "begin"})
         time.sleep(self.seconds)
+        self._wait_for_the_joined(entry["node"])
         self._note({**entry, "event": "end"})
         return cost_of(architecture)
+
+    def _wait_for_the_joined(self, own: str) -> None:
+        if self.joined is None or not self.joined.exists():
+            return
+        node, deadline = self.joined.read_text(), time.monotonic() + 200
+        while own != node and time.monotonic() < deadline:
+            if sum(entry["node"] == node for entry in events(self.log, "begin")) >= 3:
+                break
+            time.sleep(0.2)
 
     def _note(self, entry: dict[str, Any]) -> None:
         with self.log.open("a") as file:
@@ -89,7 +104,7 @@ def test_nodes_that_leave_and_join(cluster, tmp_path: Path) -> None:
     send_this_module()
     alone = run_search(SPACE, cost_of, OBJECTIVES, trials=1, storage=tmp_path / "1.db", workers=1)
     assert [record.state for record in alone.trials] == ["complete"]
-    log, nodes = tmp_path / "log.jsonl", list(cluster.worker_nodes)
+    log, file, nodes = tmp_path / "log.jsonl", tmp_path / "joined", list(cluster.worker_nodes)
     joined: list[Any] = []
 
     def on_trial(record, progress) -> None:
@@ -97,9 +112,11 @@ def test_nodes_that_leave_and_join(cluster, tmp_path: Path) -> None:
             cluster.remove_node(nodes[0], allow_graceful=False)
         if progress.done == 12:
             joined.append(cluster.add_node(**NODE))
+            file.with_suffix(".new").write_text(joined[0].node_id)
+            file.with_suffix(".new").rename(file)
 
     result = run_search(
-        SPACE, Logged(log), OBJECTIVES, trials=40, storage=tmp_path / "study.db",
+        SPACE, Logged(log, file), OBJECTIVES, trials=40, storage=tmp_path / "study.db",
         address=cluster.address, on_trial=on_trial, **GPU_EACH,
     )  # fmt: skip
     assert len(result.trials) == len({record.architecture for record in result.trials}) == 40
@@ -143,13 +160,13 @@ def test_a_driver_that_is_killed_and_started_again(cluster, tmp_path: Path) -> N
     command = [sys.executable, "-c", script]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(command, env=environment, cwd=tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(events(log, "end")) < 8:
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=240)
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=600)
     result = run_search(SPACE, Logged(log), OBJECTIVES, trials=24, storage=storage, workers=0)
     assert Counter(record.state for record in result.trials) == {"complete": 24}
     ended = Counter(entry["architecture"] for entry in events(log, "end"))

@@ -35,12 +35,12 @@ import os, sys, time
 from search import run_search
 from search_space import ChoiceSpace
 def evaluate(architecture):
-    time.sleep(600 if architecture == ("c",) * 6 else 0.2)
+    time.sleep(600 if architecture == ("c",) * 8 else 0.2)
     return {"accuracy": 50.0, "latency_ms": 1.0}
 def on_trial(record, progress):
     print(record.number, flush=True)
-run_search(ChoiceSpace([("a", "b", "c")] * 6), evaluate, {"accuracy": "maximize"}, trials=400,
-           workers=2, on_trial=on_trial, progress=False, start=[("c",) * 6] if HANGS else ())
+run_search(ChoiceSpace([("a", "b", "c")] * 8), evaluate, {"accuracy": "maximize"}, trials=5000,
+           workers=2, on_trial=on_trial, progress=False, start=[("c",) * 8] if HANGS else ())
 """
 
 
@@ -111,7 +111,7 @@ def test_a_killed_driver_leaves_nothing_behind(searching) -> None:
     assert len(sessions) == 1 and len(family_of(folder)) > 4
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := family_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
@@ -133,6 +133,6 @@ def test_ctrl_c_ends_a_search_although_a_worker_hangs(tmp_path) -> None:
         assert process.stdout.readline()
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert "KeyboardInterrupt" in error
-    assert time.monotonic() - begun < 8  # of which Ray's shutdown is most
+    assert time.monotonic() - begun < 40  # Ray's shutdown; what hangs would last 600

@@ -85,7 +85,7 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess:
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -318,7 +318,7 @@ def test_several_processes_may_compile_at_once(tmp_path):
         subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
         for _ in range(2)
     ]
-    names = {process.communicate(timeout=120)[0] for process in processes}
+    names = {process.communicate(timeout=300)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(names) == 1
     assert len(list(tmp_path.glob("evolute/*.so"))) == 1
