@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/evolute run quickstart
 
 test: check
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --reruns 1 -rR
 
 check: .venv/installed
 	$(BIN)/ruff check .
