@@ -16,6 +16,7 @@ from evaluators import deployed
 from experiments.export import TOLERANCE, Export, as_metadata, export_onnx
 from search_space import build_network, load_architecture
 from search_space.architecture import WEIGHTS, load_pretrained_cfg
+from search_space.kernels.torch_library import operators_library
 from supernet import load_weights
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model-openvino.onnx", "pt2": "model.pt2"}
@@ -25,6 +26,7 @@ TYPES = {
     "pt2": ("float32", "bfloat16"),
 }
 ANY = "model-dynamic.onnx"  # for any batch
+OPERATORS = "evolute_operators.so"  # beside a package that calls ours
 
 
 def export_folder(
@@ -81,9 +83,10 @@ def export_package(
 ) -> Export:
     """Write a package of AOTInductor's, compiled for processors like this one.
 
-    ``torch._inductor.aoti_load_package`` runs it, without the network's code; what has an
-    involution or expert kernels calls our operators, which ``import search_space`` registers.
-    Nothing is written where its outputs differ from PyTorch's in float32 by more than `TOLERANCE`.
+    ``torch._inductor.aoti_load_package`` runs it from Python, ``examples/run_package.cpp`` from
+    C++, without the network's code. What has an involution or expert kernels calls our operators,
+    which are written beside it as `OPERATORS`. Nothing is written where its outputs differ from
+    PyTorch's in float32 by more than `TOLERANCE`.
 
     Args:
         network: Not changed; training forms are fused in a copy.
@@ -104,6 +107,7 @@ def export_package(
                 inductor_configs={"aot_inductor.metadata": dict(metadata)},
             )
             logits = torch._inductor.aoti_load_package(package)(images.to(dtype)).float()
+            own = operators_library() if _calls_ours(program) else None
         except Exception as error:  # exporter, compiler and loader raise many kinds
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
             return Export(None, message=f"no {path.name}: {reason}")
@@ -112,5 +116,11 @@ def export_package(
         if difference > TOLERANCE[dtype]:
             reason = f"outputs differ by {difference:.2g} of the largest logit"
             return Export(None, difference, f"no {path.name}: {reason}")
+        if own is not None:
+            write_atomically(path.with_name(OPERATORS), own.read_bytes())
         write_atomically(path, Path(package).read_bytes())
     return Export(path, difference)
+
+
+def _calls_ours(program: torch.export.ExportedProgram) -> bool:
+    return any(str(node.target).startswith("evolute.") for node in program.graph.nodes)

@@ -28,7 +28,7 @@ _SECONDS = 300  # longest compilation
 def load_library(
     source: Path, functions: Mapping[str, int], *more: Path, flags: Sequence[str] = ()
 ) -> ctypes.CDLL:
-    """Compile a C++ file, or take it from the cache, and load it.
+    """Compile C++ files as `compile_library` does, and load the library.
 
     Args:
         source: It may include the headers beside it and those of this folder.
@@ -41,6 +41,15 @@ def load_library(
         OSError: The cache cannot be written, or the library cannot be loaded.
         subprocess.SubprocessError: The compiler takes too long.
     """
+    library = ctypes.CDLL(str(compile_library(source, *more, flags=flags)))
+    for name, pointers in functions.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.c_void_p] * pointers, None
+    return library
+
+
+def compile_library(source: Path, *more: Path, flags: Sequence[str] = ()) -> Path:
+    """Compile C++ files into a library, or find it in the cache; the errors of `load_library`."""
     sources, compiler = (source, *more), _compiler()
     stat = os.stat(compiler)
     identity = (compiler, str(stat.st_size), str(stat.st_mtime_ns), _processor(), *_FLAGS, *_LINK)
@@ -55,11 +64,7 @@ def load_library(
         with FileLock(target.with_suffix(".lock"), timeout=2 * _SECONDS):
             if not target.exists():
                 _compile(compiler, sources, flags, target)
-    library = ctypes.CDLL(str(target))
-    for name, pointers in functions.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = [ctypes.c_void_p] * pointers, None
-    return library
+    return target
 
 
 def integers(*values: int) -> ctypes.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ from supernet.checkpoint import save_weights
 ARCHITECTURE = ("inv3", "skip", "dyn3", "conv3")
 LOAD = """
 import sys, torch
-import search_space  # registers our operators
+torch.ops.load_library("evolute_operators.so")
 torch.save(torch._inductor.aoti_load_package(sys.argv[1])(torch.load(sys.argv[2])), sys.argv[3])
 """
 
@@ -55,6 +55,20 @@ def test_onnx_for_a_batch_and_for_any(folder: Path, network) -> None:
             np.testing.assert_allclose(logits, network(images).numpy(), rtol=1e-3, atol=1e-4)
 
 
+def run_from_cpp(folder: Path, images: torch.Tensor) -> torch.Tensor:
+    """Build the example as its first lines say, and run it."""
+    example = Path(__file__).parents[2] / "examples" / "run_package.cpp"
+    (folder / "images.f32").write_bytes(images.numpy().tobytes())
+    shutil.copy(example, folder)
+    lines = example.read_text().split("\n//\n")[1].replace("//  ", "").splitlines()
+    script = "\n".join(lines[:-1]).replace("python", sys.executable)
+    subprocess.run(["sh", "-ec", script], cwd=folder, check=True, timeout=300)
+    shape = [str(size) for size in images.shape]
+    command = ["./run_package", "model.pt2", "images.f32", *shape]
+    printed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return torch.tensor([[float(x) for x in line.split()] for line in printed.stdout.splitlines()])
+
+
 def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["evolute", "export", str(folder), "--format", "pt2",
                                       "--batch", "2"])  # fmt: skip
@@ -62,12 +76,13 @@ def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, c
     assert "model.pt2: logits differ by" in " ".join(capsys.readouterr().out.split())
     images, logits = random_images(2), folder / "logits.pt"
     torch.save(images, folder / "images.pt")
-    command = [sys.executable, "-c", LOAD, "model.pt2", "images.pt", logits.name]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=300)
+    command = [sys.executable, "-P", "-c", LOAD, "model.pt2", "images.pt", logits.name]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)  # without our Python code
     found = torch.load(logits, weights_only=True)
     with torch.no_grad():
-        assert torch.allclose(found, network(images), rtol=1e-3, atol=1e-4)
+        expected = network(images)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(run_from_cpp(folder, images), expected, rtol=1e-3, atol=1e-4)
     metadata = torch._inductor.aoti_load_package(str(folder / "model.pt2")).get_metadata()
     assert json.loads(metadata["pretrained_cfg"])["label_names"][9] == "9"
 
