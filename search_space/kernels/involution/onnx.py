@@ -53,7 +53,7 @@ def forward(
     tiles = -(-width // (2 * kernel_size + 2))
     tile = -(-width // tiles)
     reach = dilation * (kernel_size - 1) + 1  # input columns one output pixel reads from
-    columns = (tile - 1) * stride + reach  # and a tile of them
+    columns = tile * stride + reach  # more by `stride` than a tile of them, see `_bands`
     bands = _bands(weight, groups, kernel_size, stride, dilation, tiles, tile, columns)
 
     right = max(tiles * tile * stride + reach - padding - input.shape[3], padding)
@@ -63,7 +63,9 @@ def forward(
     windows = windows.permute(0, 1, 3, 4, 5, 2)  # (B, G, rows, tiles, columns, C/G)
     last = stride * (height - 1) + 1
     taps = range(0, kernel_size * dilation, dilation)
-    patches = torch.cat([windows[:, :, i : i + last : stride] for i in taps], dim=4)
+    rows = [windows[:, :, i : i + last : stride] for i in taps]
+    rows[-1] = rows[-1][..., : columns - stride, :]
+    patches = torch.cat(rows, dim=4)
 
     output = bands @ patches  # (B, G, height, tiles, tile, C/G)
     output = output.flatten(3, 4)[:, :, :, :width]
@@ -74,19 +76,18 @@ def _bands(
     weight: Tensor, groups: int, kernel_size: int, stride: int, dilation: int,
     tiles: int, tile: int, columns: int,
 ) -> Tensor:  # fmt: skip
-    """Turn (B, G*K*K, H', W') weights into bands (B, G, H', tiles, tile, K * columns).
+    """Turn (B, G*K*K, H', W') weights into bands (B, G, H', tiles, tile, K * columns - stride).
 
     Pixel p of a tile has its taps at the columns from ``stride * p``. Rows that are ``stride``
     longer than the matrix, written one after the other and cut again at the matrix's length, move
     right by ``stride`` from row to row: padding and two reshapes make the band.
     """
-    width = weight.shape[-1]
-    kernels = F.pad(weight, (0, tiles * tile - width))
+    beyond = tiles * tile - weight.shape[-1]
+    kernels = F.pad(weight, (0, beyond)) if beyond else weight
     kernels = kernels.unflatten(1, (groups, kernel_size, kernel_size)).permute(0, 1, 4, 5, 2, 3)
     kernels = kernels.unflatten(3, (tiles, tile))  # (B, G, H', tiles, tile, K, K)
     if dilation > 1:  # zeros between the taps
         kernels = F.pad(kernels.unsqueeze(-1), (0, dilation - 1)).flatten(-2)
-    rows = F.pad(kernels, (0, columns - kernels.shape[-1])).flatten(-2)
-    length = rows.shape[-1]
-    flat = F.pad(rows, (0, stride)).flatten(-2)
-    return flat[..., : tile * length].unflatten(-1, (tile, length))
+    rows = F.pad(kernels, (0, columns - kernels.shape[-1])).flatten(-3)
+    length = kernel_size * columns - stride
+    return rows[..., : tile * length].unflatten(-1, (tile, length))
