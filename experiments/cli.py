@@ -75,8 +75,15 @@ def options(
 def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """The whole pipeline: train a supernet, search it, retrain the best network.
 
-    Run it again after an interruption: it goes on where it stopped.
+    Run it again after an interruption: it goes on where it stopped. Where all is done, it says at
+    once what there is.
     """
+    from configs import load_config as read_config
+    from experiments.finished import what_was_said
+
+    if said := what_was_said(read_config(config, set_ or ()), out):
+        _say(said)
+        return
     from experiments.run import run_pipeline
     from experiments.settings import load_config
 

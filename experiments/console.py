@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +18,33 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console()
+
+class Printer(Console):
+    """A console that prints on its copies too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[Console] = []
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **options)
+        for copy in self.copies:
+            copy.print(*objects, **options)
+
+
+console = Printer()
+
+
+@contextlib.contextmanager
+def copied() -> Iterator[io.StringIO]:
+    """Give what is printed in the block, as plain text of the same width."""
+    text = io.StringIO()
+    copy = Console(file=text, width=console.width, force_terminal=False)
+    console.copies.append(copy)
+    try:
+        yield text
+    finally:
+        console.copies.remove(copy)
 
 
 @contextlib.contextmanager

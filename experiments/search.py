@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs import Config, UserError
+from configs.atomic import write_atomically
 from evaluators.metrics import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
-from experiments.console import busy, console, step_progress
+from experiments.console import busy, console, copied, step_progress
 from experiments.data.splits import open_images, say
 from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
@@ -63,7 +64,8 @@ def search_architectures(
 
     With `search.verify` the front is that of networks which were trained alone (see
     `experiments.verification`); without it, accuracies are inherited ones, read a second time.
-    Writes ``report/`` with pictures, tables and one folder per member of the front.
+    Writes ``report/`` with pictures, tables, what is said in the end (``summary.txt``), and one
+    folder per member of the front.
 
     Raises:
         UserError: No supernet, another search than the study's, a bound that nothing keeps, or
@@ -164,12 +166,14 @@ class PreparedSearch:
                 result = self._confirm(result, tracker)
         if not networks:
             predicted = predict_verified(result, self.space, self.workspace.retrained)
-        console.print(front_table(result, predicted))
         account = self._account(result, networks)
-        for sentence in [*account.sentences, *time_predictions(result, self.space)]:
-            console.print(sentence, highlight=False)
+        with copied() as said:
+            console.print(front_table(result, predicted))
+            for sentence in [*account.sentences, *time_predictions(result, self.space)]:
+                console.print(sentence, highlight=False)
         report = self.workspace.report
         files = write_report(result, self.space, report, predicted, networks, account)
+        write_atomically(self.workspace.summary, said.getvalue())
         if tracker is not None:
             for file in files:
                 if file.parent == report:

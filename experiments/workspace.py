@@ -96,8 +96,20 @@ class Workspace:
         return self.root / "study.db"
 
     @property
+    def journal(self) -> Path:
+        return self.directory / "tracking.jsonl"
+
+    @property
     def report(self) -> Path:
         return self.directory / "report"
+
+    @property
+    def summary(self) -> Path:
+        return self.report / "summary.txt"
+
+    @property
+    def finished(self) -> Path:
+        return self.directory / "finished.json"
 
     @property
     def verified(self) -> Path:

@@ -33,6 +33,7 @@ from configs import Config, UserError, load_config
 from evaluators.metrics import METRICS
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
+from experiments.finished import what_was_said
 from experiments.retrained import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
@@ -42,7 +43,8 @@ from experiments.workspace import Workspace, open_workspace
 from search_space import build_network, load_architecture
 from supernet.checkpoint import load_weights
 
-CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+ROOT = Path(__file__).parents[2]
+CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 TRIALS = 10  # of 12 networks; the hypervolume's reference point is fixed by ten
 CONFIG = f"""\
 name: tiny
@@ -578,6 +580,44 @@ def test_running_it_again_changes_nothing(story: Story) -> None:
     assert len(trained) == 2 + 2 * len(story.networks)
     assert now.keys() == files.keys()
     assert all(now[file] == files[file] for file in trained)
+
+    # and the command says what there is at once, without loading what it would be made with
+    everything = contents(story.workspace.directory)
+    script = "import sys; from experiments.cli import main; main(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", "tiny.yaml"], cwd=story.folder, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True,
+    )  # fmt: skip
+    *said, modules = done.stdout.splitlines()
+    assert not {"torch", "ray", "mlflow", "optuna", "numpy"} & set(modules.split())
+    text = " ".join(" ".join(said).split())
+    assert re.search("A hybrid wins|No hybrid wins|Hybrids neither", text)
+    assert "Verified front" in text and winner.accuracy_text in text
+    assert "Ready to ship" in text or "Not worth shipping" in text
+    assert said[-1].endswith(f"evolute ui {Path('runs/tiny')}")
+    assert contents(story.workspace.directory) == everything
+
+
+def test_what_is_not_as_it_was_is_not_said_again(story: Story) -> None:
+    run_pipeline(story.config)
+    assert what_was_said(story.config)
+    speed = dataclasses.replace(story.config.data, loading_workers=1)
+    assert what_was_said(dataclasses.replace(story.config, data=speed))  # changes no result
+    more = load_config("tiny.yaml", [f"search.trials={TRIALS + 1}"])
+    assert what_was_said(more) is None
+    assert what_was_said(story.config, Path("runs/tiny/../tiny")) is None  # names another folder
+    for file in (story.winner.folder / "model.onnx", story.workspace.summary):
+        aside = file.rename(file.with_suffix(".aside"))
+        assert what_was_said(story.config) is None
+        aside.rename(file)
+    finished, kept = story.workspace.finished, story.workspace.finished.read_text()
+    finished.write_text(kept[:-9])
+    assert what_was_said(story.config) is None  # damaged: moved aside
+    finished.with_name("finished.json.damaged").unlink()
+    finished.write_text(kept)
+    assert what_was_said(story.config)
+    os.utime(story.workspace.study)
+    assert what_was_said(story.config) is None
 
 
 def test_more_trials_are_added_to_those_that_are_there(story: Story) -> None:
