@@ -558,7 +558,7 @@ def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
 def _say(text: Any) -> None:
     from experiments.console import console
 
-    console.print(text, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
+    console.print(str(text), soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
 
 
 def main() -> None:

@@ -37,9 +37,9 @@ console = Printer()
 
 @contextlib.contextmanager
 def copied() -> Iterator[io.StringIO]:
-    """Give what is printed in the block, as plain text of the same width."""
+    """Give what is printed in the block, as plain text wide enough for a table."""
     text = io.StringIO()
-    copy = Console(file=text, width=console.width, force_terminal=False)
+    copy = Console(file=text, width=max(console.width, 120), force_terminal=False)
     console.copies.append(copy)
     try:
         yield text

@@ -42,7 +42,7 @@ def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrain
     check_recipe(config)  # what is refused leaves everything as it was
     training = prepare_training(config, workspace)
     if training.parts is not None:
-        console.print(measure_plan(config, training.parts[0]), highlight=False)
+        console.print(str(measure_plan(config, training.parts[0])), highlight=False)
     workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
         training.run(tracker)
