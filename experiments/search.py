@@ -14,7 +14,7 @@ from configs import Config, UserError
 from configs.atomic import write_atomically
 from evaluators.metrics import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
-from experiments.console import busy, console, copied, step_progress
+from experiments.console import KEPT_S, Pace, busy, console, copied, note, step_progress
 from experiments.data.splits import open_images, say
 from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
@@ -49,6 +49,7 @@ from search.features import architecture_features
 from search.halving import Entrant
 from search.layer_tables import layer_tables
 from search.problem import Features, Known
+from search.progress import describe
 from search.space_profile import check_feasible, profile_space, uniform_architectures
 from search.study import set_aside, store_again
 from search_space import Architecture, SearchSpace, named_architecture, translate
@@ -211,7 +212,11 @@ class PreparedSearch:
             if tracker is not None:
                 tracker.retire(("trial-", "verify-"), "scored with an earlier supernet")
 
+        pace = Pace(KEPT_S)
+
         def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
+            if pace.is_due() or progress.done == progress.total:
+                note(describe(progress))
             if tracker is not None:
                 track_trial(tracker, record)
                 track_progress(tracker, progress)

@@ -202,13 +202,17 @@ def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     All studies of a supernet are tracked in one store. A directory that has no configuration yet
     keeps this one.
     """
-    from experiments.tracking.provenance import code_version, command_tag, machine
+    from experiments.console import note
+    from experiments.log_file import begin_log
+    from experiments.tracking.provenance import code_version, command_line, command_tag, machine
     from experiments.tracking.store import local_uri
     from experiments.tracking.tracker import Tracker
 
     remove_abandoned(workspace.directory)
     if not workspace.config.exists():
         workspace.keep(config)
+    begin_log(workspace.directory, file_mode(config))
+    note(command_line())
     named = workspace.root != workspace.directory
     tracker = Tracker(
         workspace.directory,
