@@ -16,6 +16,7 @@ from configs import Config
 from configs.atomic import write_atomically
 from configs.kept import read_or_none
 from configs.secrets import without_secrets
+from experiments.places import RUNS, local_store
 from experiments.workspace import Workspace, file_mode, what_matters
 
 
@@ -43,11 +44,13 @@ def what_was_said(config: Config, out: Path | None = None) -> str | None:
     Args:
         out: The work directory; default is ``runs/NAME``.
     """
-    workspace = Workspace(out or Path("runs") / config.name)
+    workspace = Workspace(out or Path(RUNS) / config.name)
     try:
         kept = read_or_none(workspace.finished, _checked, "the run looks at everything again")
         if kept is None or kept["run"] != _run(config, workspace):
             return None
+        if not (config.tracking.uri or local_store(workspace.directory).exists()):
+            return None  # all is uploaded again
         same = all(_state(workspace.directory / f) == state for f, state in kept["files"].items())
     except OSError:  # something is missing, or may not be read
         return None

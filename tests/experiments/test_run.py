@@ -110,7 +110,7 @@ class Story:
     def mlflow(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(f"sqlite:///{self.workspace.directory / 'mlflow.db'}")
+        return MlflowClient(f"sqlite:///{self.folder / 'runs' / 'mlflow.db'}")
 
     def tracked(self) -> list[Any]:
         client = self.mlflow()
@@ -198,7 +198,8 @@ def test_judging_a_network_leaves_the_number_of_threads(story: Story) -> None:
 
 def test_what_is_on_disk(story: Story) -> None:
     directory = story.workspace.directory
-    for file in ("config.yaml", "study.db", "mlflow.db",
+    assert (directory.parent / "mlflow.db").exists() and not (directory / "mlflow.db").exists()
+    for file in ("config.yaml", "study.db", "evolute.log",
                  "supernet/weights.safetensors", "supernet/curves.png", "report/front.csv",
                  "report/front.png", "report/report.html", "report/architectures.png",
                  "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
@@ -323,7 +324,7 @@ def test_the_champion(story: Story) -> None:
 @pytest.fixture
 def store(story: Story, monkeypatch) -> str:
     """The story's MLflow store, as that of this process."""
-    uri = f"sqlite:///{story.workspace.directory / 'mlflow.db'}"
+    uri = f"sqlite:///{story.folder / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
     return uri
@@ -545,7 +546,7 @@ def test_new_objectives_are_a_new_study_on_the_same_supernet(
     directory = story.workspace.directory / "studies" / "small"
     next_command = f"evolute retrain --search {Path('runs/tiny/studies/small')} --pick knee"
     assert next_command in printed
-    changing = ("study.db", "mlflow.db", "mlartifacts")  # shared by all studies
+    changing = ("study.db",)  # shared by all studies
     now = contents(story.workspace.directory)
     assert all(now[file] == content for file, content in before.items()
                if not file.startswith(changing))  # fmt: skip
@@ -616,6 +617,10 @@ def test_what_is_not_as_it_was_is_not_said_again(story: Story) -> None:
     finished.with_name("finished.json.damaged").unlink()
     finished.write_text(kept)
     assert what_was_said(story.config)
+    store = story.folder / "runs" / "mlflow.db"
+    aside = store.rename(store.with_suffix(".aside"))
+    assert what_was_said(story.config) is None
+    aside.rename(store)
     os.utime(story.workspace.study)
     assert what_was_said(story.config) is None
 
