@@ -269,8 +269,9 @@ class Tracking:
     __pydantic_config__ = STRICT
 
     uri: str = ""
-    """Tracking URI; empty is an SQLite file and a folder in the work directory. Passwords and
-    tokens are never kept: give them in the environment (docs/secrets.md)."""
+    """Tracking URI; empty is an SQLite file and a folder in `runs`, for all work directories
+    there, or in a work directory that is elsewhere. Passwords and tokens are never kept: give them
+    in the environment (docs/secrets.md)."""
     experiment: str = "evolute"
     """MLflow experiment, one per project."""
     model_name: str = ""

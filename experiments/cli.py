@@ -75,8 +75,15 @@ def options(
 def run(config: ConfigArgument, set_: SetOption = None, out: OutOption = None) -> None:
     """The whole pipeline: train a supernet, search it, retrain the best network.
 
-    Run it again after an interruption: it goes on where it stopped.
+    Run it again after an interruption: it goes on where it stopped. Where all is done, it says at
+    once what there is.
     """
+    from configs import load_config as read_config
+    from experiments.finished import what_was_said
+
+    if said := what_was_said(read_config(config, set_ or ()), out):
+        _say(said)
+        return
     from experiments.run import run_pipeline
     from experiments.settings import load_config
 
@@ -551,7 +558,7 @@ def _store(place: str, overrides: Sequence[str], out: Path | None) -> str:
 def _say(text: Any) -> None:
     from experiments.console import console
 
-    console.print(text, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
+    console.print(str(text), soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
 
 
 def main() -> None:

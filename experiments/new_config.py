@@ -16,6 +16,7 @@ from configs import Config, UserError, find_config
 from configs.atomic import write_atomically
 from configs.documentation import field_documentation
 from configs.schema import Data
+from experiments.all_keys import with_all_keys
 from experiments.data.splits import open_images
 from experiments.plan import Plan, measure_plan
 from experiments.settings import load_config
@@ -28,6 +29,8 @@ SIZES = (32, 64, 96, 128, 160, 192, 224)  # input sizes that are suggested
 
 def write_config(images: Path, out: Path, preset: str, minutes: float | None = None) -> Plan | None:
     """Copy a preset with the keys set that the images decide, and say what each key means.
+
+    Keys that the preset does not set are there as comments, with their defaults.
 
     Args:
         minutes: Make trainings and search as short as that, by steps that are timed here.
@@ -69,11 +72,12 @@ def write_config(images: Path, out: Path, preset: str, minutes: float | None = N
         "#",
         f"#   evolute run {out}",
         "#",
-        "# Every key can be overridden: --set search.trials=200. `skip` among the candidates lets",
-        "# the search leave layers out.",
+        "# All keys are here. A line such as `# seed: 0` is one at its default; to change it, take",
+        "# away the `# `. Every key can be overridden: --set search.trials=200. `skip` among the",
+        "# candidates lets the search leave layers out.",
         "",
     ]
-    write_atomically(out, "\n".join(heading) + "\n" + comment(body))
+    write_atomically(out, "\n".join(heading) + "\n" + comment(with_all_keys(body)))
     return plan
 
 

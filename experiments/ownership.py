@@ -11,6 +11,7 @@ import filelock
 from configs import UserError
 from configs.disk import disk_error
 from configs.holders import lock_holders
+from experiments.log_file import logged
 from experiments.workspace import Workspace
 
 LOCK = ".owner.lock"
@@ -19,6 +20,8 @@ LOCK = ".owner.lock"
 @contextlib.contextmanager
 def owned(workspace: Workspace) -> Iterator[None]:
     """Own a work directory, with all studies of its supernet, for the time of the block.
+
+    What is printed meanwhile is for the log, see `experiments.log_file`.
 
     The right goes with the process, however it ends. The same process may ask for it again. A
     directory that was made for the lock, and in which nothing was written, is gone in the end.
@@ -40,7 +43,8 @@ def owned(workspace: Workspace) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, directory / LOCK) or error from None
     try:
-        yield
+        with logged():
+            yield
     finally:
         lock.release()
         if not lock.is_locked:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from configs import Config
 from experiments.blueprints import all_convolution
-from experiments.console import console
+from experiments.console import console, copied
+from experiments.finished import keep_finished
 from experiments.ownership import owned
 from experiments.plan import measure_plan
 from experiments.reporting.front import pick
@@ -41,7 +42,7 @@ def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrain
     check_recipe(config)  # what is refused leaves everything as it was
     training = prepare_training(config, workspace)
     if training.parts is not None:
-        console.print(measure_plan(config, training.parts[0]), highlight=False)
+        console.print(str(measure_plan(config, training.parts[0])), highlight=False)
     workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
         training.run(tracker)
@@ -61,7 +62,11 @@ def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrain
             {"winner_test_accuracy": winner.metrics["accuracy"],
              "baseline_test_accuracy": baseline.metrics["accuracy"]}
         )  # fmt: skip
-    conclude(networks)
-    look = f"Look at everything:  evolute ui {workspace.directory}"
-    console.print(look, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
+    with copied() as said:
+        conclude(networks)
+        look = f"Look at everything:  evolute ui {workspace.directory}"
+        console.print(look, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
+    if tracker.flush(0):
+        summary = workspace.summary.read_text(encoding="utf-8")
+        keep_finished(config, workspace, [n.folder for n in networks], summary + said.getvalue())
     return winner, baseline

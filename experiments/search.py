@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from configs import Config, UserError
+from configs.atomic import write_atomically
 from evaluators.metrics import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
-from experiments.console import busy, console, step_progress
+from experiments.console import KEPT_S, Pace, busy, console, copied, note, step_progress
 from experiments.data.splits import open_images, say
 from experiments.devices import gpus_per_worker, resolve_device
 from experiments.evaluator import SupernetEvaluator
@@ -48,6 +49,7 @@ from search.features import architecture_features
 from search.halving import Entrant
 from search.layer_tables import layer_tables
 from search.problem import Features, Known
+from search.progress import describe
 from search.space_profile import check_feasible, profile_space, uniform_architectures
 from search.study import set_aside, store_again
 from search_space import Architecture, SearchSpace, named_architecture, translate
@@ -63,7 +65,8 @@ def search_architectures(
 
     With `search.verify` the front is that of networks which were trained alone (see
     `experiments.verification`); without it, accuracies are inherited ones, read a second time.
-    Writes ``report/`` with pictures, tables and one folder per member of the front.
+    Writes ``report/`` with pictures, tables, what is said in the end (``summary.txt``), and one
+    folder per member of the front.
 
     Raises:
         UserError: No supernet, another search than the study's, a bound that nothing keeps, or
@@ -164,12 +167,14 @@ class PreparedSearch:
                 result = self._confirm(result, tracker)
         if not networks:
             predicted = predict_verified(result, self.space, self.workspace.retrained)
-        console.print(front_table(result, predicted))
         account = self._account(result, networks)
-        for sentence in [*account.sentences, *time_predictions(result, self.space)]:
-            console.print(sentence, highlight=False)
+        with copied() as said:
+            console.print(front_table(result, predicted))
+            for sentence in [*account.sentences, *time_predictions(result, self.space)]:
+                console.print(sentence, highlight=False)
         report = self.workspace.report
         files = write_report(result, self.space, report, predicted, networks, account)
+        write_atomically(self.workspace.summary, said.getvalue())
         if tracker is not None:
             for file in files:
                 if file.parent == report:
@@ -207,7 +212,11 @@ class PreparedSearch:
             if tracker is not None:
                 tracker.retire(("trial-", "verify-"), "scored with an earlier supernet")
 
+        pace = Pace(KEPT_S)
+
         def on_trial(record: TrialRecord, progress: SearchProgress) -> None:
+            if pace.is_due() or progress.done == progress.total:
+                note(describe(progress))
             if tracker is not None:
                 track_trial(tracker, record)
                 track_progress(tracker, progress)

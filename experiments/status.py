@@ -16,7 +16,6 @@ from experiments.retrained import Retrained, read_retrained
 from experiments.settings import load_config
 from experiments.stand_alone import METRICS_FILE
 from experiments.tracking.journal import Journal
-from experiments.tracking.store import local_uri
 from experiments.tracking.uploader import store_name
 from experiments.training_history import TrainingHistory
 from experiments.workspace import Workspace
@@ -141,16 +140,11 @@ def _tracking(config: Config, workspace: Workspace) -> str:
     journal = Journal(workspace.directory)
     if not journal.size:
         return "nothing was tracked"
-    done, every = journal.uploaded(store_name(_uri(config, workspace))), _count(journal)
+    done, every = journal.uploaded(store_name(config.tracking.uri)), _count(journal)
     if done >= journal.size:
         return f"all {every} events are uploaded"
     pending = _count(journal, done)
     return f"{pending} of {every} events are not uploaded: evolute sync {workspace.directory}"
-
-
-def _uri(config: Config, workspace: Workspace) -> str | None:
-    named = workspace.root != workspace.directory
-    return config.tracking.uri or (local_uri(workspace.root) if named else None)
 
 
 def _count(journal: Journal, offset: int = 0) -> int:

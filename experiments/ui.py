@@ -15,6 +15,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.secrets import hide
+from experiments.places import DATABASE, RUNS
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.tracking.uploader import upload
@@ -35,8 +36,8 @@ def open_ui(
     search whose server was away can be looked at too.
 
     Args:
-        place: A work directory (``runs/NAME``) or a database URI; a tracking server has its own
-            UI, so for its URI the address is all that is said.
+        place: A work directory (``runs/NAME``), a folder of those, or a database URI; a tracking
+            server has its own UI, so for its URI the address is all that is said.
         port: The next free one is taken where it is busy.
         host: Loopback unless said otherwise.
         say: What prints a line for the user.
@@ -48,6 +49,9 @@ def open_ui(
     if uri.startswith(("http://", "https://")):
         say(f"The tracking server has its own UI: {hide(uri)}")
         return
+    say(f"Store: {hide(uri)}")
+    for report in _reports(Path(place)):
+        say(f"Report: {report}")
     free = free_port(host, port)
     if free != port:
         say(f"Port {port} is taken; using {free}.")
@@ -55,7 +59,8 @@ def open_ui(
     with _start_server(uri, host, free) as server:  # waits for its end
         try:
             _wait_until_healthy(server, f"http://{host}:{free}/health")
-            say(f"MLflow UI: http://{host}:{free}{_runs_page(uri)}  (Ctrl-C ends it)")
+            page = _runs_page(uri, _experiment(Path(place)))
+            say(f"MLflow UI: http://{host}:{free}{page}  (Ctrl-C ends it)")
             server.wait()
         except KeyboardInterrupt:
             say("")
@@ -69,9 +74,8 @@ def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
         check_uri(str(place))
         return str(place)
     directory = Path(place)
-    database = directory / "mlflow.db"
-    journal = Journal(directory) if directory.is_dir() else None
-    if journal is None or not (database.exists() or journal.size):
+    journal = Journal(directory)
+    if not (journal.size or (directory / DATABASE).exists()):
         raise UserError(f"{directory}: nothing was tracked here; {_runs_that_exist(directory)}")
     if journal.uploaded("local") < journal.size:
         try:
@@ -81,14 +85,28 @@ def _store_of(place: Path | str, say: Callable[[str], object]) -> str:
     return local_uri(directory)
 
 
-def _runs_page(uri: str) -> str:
-    """Return the path of the page with the runs, where the store has one experiment of ours."""
+def _reports(directory: Path) -> list[Path]:
+    """Return the pages of a work directory and its studies, or of those in a folder."""
+    report = "report/report.html"
+    places = (report, f"studies/*/{report}", f"*/{report}", f"*/studies/*/{report}")
+    return [file for place in places for file in sorted(directory.glob(place))]
+
+
+def _experiment(directory: Path) -> str:
+    """Return the name of the experiment in which a work directory was tracked; empty of none."""
+    events = Journal(directory).read() if directory.is_dir() else ()
+    return next((event["experiment"] for event, _ in events if "experiment" in event), "")
+
+
+def _runs_page(uri: str, name: str) -> str:
+    """Return the path of the page with the runs of an experiment, or of the only one of ours."""
     found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
+    found = [e for e in found if e.name == name] or found
     return runs_page(found[0].experiment_id) if len(found) == 1 else ""
 
 
 def _runs_that_exist(directory: Path) -> str:
-    folders = {directory.parent, Path("runs")}
+    folders = {directory.parent, Path(RUNS)}
     tracked = sorted(
         str(path.parent) for folder in folders for path in folder.glob("*/tracking.jsonl")
     )

@@ -17,6 +17,7 @@ from configs.differences import first_difference
 from configs.schema import Tracking
 from configs.secrets import has_secret, hide_storage, without_secrets
 from configs.sqlite import sqlite_url
+from experiments.places import RUNS, STUDIES, root_of
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
@@ -26,7 +27,6 @@ SPEED_KEYS = {  # by section; they never change a result
     "data": ("loading_workers", "memory_limit_mb"),
     "evaluate": ("cache_mb",),
 }
-STUDIES = "studies"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Workspace:
     @property
     def root(self) -> Path:
         """Return the directory of the supernet."""
-        parent = self.directory.absolute().parent
-        return parent.parent if parent.name == STUDIES else self.directory
+        return root_of(self.directory)
 
     def study_name(self, name: str) -> str:
         """Return the study's name in the database, for that of a configuration."""
@@ -96,8 +95,20 @@ class Workspace:
         return self.root / "study.db"
 
     @property
+    def journal(self) -> Path:
+        return self.directory / "tracking.jsonl"
+
+    @property
     def report(self) -> Path:
         return self.directory / "report"
+
+    @property
+    def summary(self) -> Path:
+        return self.report / "summary.txt"
+
+    @property
+    def finished(self) -> Path:
+        return self.directory / "finished.json"
 
     @property
     def verified(self) -> Path:
@@ -119,7 +130,7 @@ def open_workspace(config: Config, out: Path | None = None, study: str = "") -> 
     Raises:
         UserError: The supernet there is of another configuration.
     """
-    workspace = Workspace(out or Path("runs") / config.name)
+    workspace = Workspace(out or Path(RUNS) / config.name)
     if study:
         workspace = workspace.named(study)
     sqlite_url(workspace.study)  # refuses what no database can be in
@@ -187,20 +198,22 @@ def _what_is_searched(config: Config) -> dict[str, Any]:
 def open_tracker(config: Config, workspace: Workspace) -> Tracker:
     """Open the MLflow run of a work directory; configuration, code, machine, command are logged.
 
-    All studies of a supernet are tracked in one store. A directory that has no configuration yet
+    A directory that has no configuration yet
     keeps this one.
     """
-    from experiments.tracking.provenance import code_version, command_tag, machine
-    from experiments.tracking.store import local_uri
+    from experiments.console import note
+    from experiments.log_file import begin_log
+    from experiments.tracking.provenance import code_version, command_line, command_tag, machine
     from experiments.tracking.tracker import Tracker
 
     remove_abandoned(workspace.directory)
     if not workspace.config.exists():
         workspace.keep(config)
-    named = workspace.root != workspace.directory
+    begin_log(workspace.directory, file_mode(config))
+    note(command_line())
     tracker = Tracker(
         workspace.directory,
-        uri=config.tracking.uri or (local_uri(workspace.root) if named else None),
+        uri=config.tracking.uri,
         experiment=config.tracking.experiment,
         run_name=workspace.study_name(config.name),
         tags={**code_version(), **machine(), **command_tag(), **_what_is_searched(config)},

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.sqlite import sqlite_url
+from experiments.places import DATABASE, STUDIES, local_store, root_of
 from experiments.tracking.credentials import complete
-from experiments.tracking.journal import Journal
-from experiments.tracking.store import local_uri, open_client
+from experiments.tracking.journal import Event, Journal
+from experiments.tracking.store import open_client
 from experiments.workspace import Workspace
 
 
@@ -52,7 +54,8 @@ class Record:
 def read_record(directory: Path, into: Path) -> Record:
     """Return what the store of a work directory has of it, and download the artifacts.
 
-    The store is ``mlflow.db`` in the directory, or the server with which it was tracked.
+    The store is ``mlflow.db`` in the directory, or the server with which it was tracked, or the
+    store that it shares with others.
 
     Raises:
         UserError: Nothing was tracked there.
@@ -80,15 +83,25 @@ def read_record(directory: Path, into: Path) -> Record:
 
 def _parents(directory: Path) -> tuple[Any, list[Any]]:
     """Return a client, and the runs of the searches of a work directory."""
-    root = Workspace(directory).root
-    if (root / "mlflow.db").exists():
-        client = open_client(local_uri(root))
-        return client, _search(client, "tags.`evolute.kind` = 'search'")
-    openings = [event for event, _ in Journal(directory).read() if "experiment" in event]
-    if not openings or not openings[-1]["uri"]:
+    root, database = root_of(directory.resolve()), local_store(directory)
+    openings = _openings(directory)
+    if not (root / DATABASE).exists() and openings and openings[-1]["uri"]:
+        client = open_client(complete(openings[-1]["uri"]))
+        return client, _search(client, f"tags.`evolute.run` = '{openings[-1]['run']}'")
+    if not database.exists() or not (openings or database.parent == root):
         raise UserError(f"{directory}: nothing was tracked there; name a work directory")
-    client = open_client(complete(openings[-1]["uri"]))
-    return client, _search(client, f"tags.`evolute.run` = '{openings[-1]['run']}'")
+    client = open_client(sqlite_url(database))
+    parents = _search(client, "tags.`evolute.kind` = 'search'")
+    if database.parent != root:  # which is that of others too
+        folders = [root, *(root / STUDIES).glob("*")]
+        own = {opening["run"] for folder in folders for opening in _openings(folder)}
+        parents = [run for run in parents if run.data.tags["evolute.run"] in own]
+    return client, parents
+
+
+def _openings(directory: Path) -> list[Event]:
+    """Return the events by which the run of a directory began and was resumed."""
+    return [event for event, _ in Journal(directory).read() if "experiment" in event]
 
 
 def _children(client: Any, parent: Any) -> list[TrackedRun]:

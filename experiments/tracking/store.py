@@ -7,15 +7,20 @@ measured, parameters and artifacts overwrite themselves with the same content.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from configs.errors import UserError
 from configs.secrets import hide, redact, remember
-from configs.sqlite import sqlite_url
+from configs.sqlite import SQLITE, sqlite_url
+from experiments.places import local_store
 from experiments.tracking.journal import Event, Journal
 from experiments.tracking.model_registry import Registered, register_folder
 from experiments.tracking.view import experiment_tags
@@ -25,12 +30,13 @@ logger = logging.getLogger("evolute.tracking")
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 # What the server will refuse however often it is asked; everything else is worth another try.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+OPENING_S = 60.0  # to wait while another process makes the tables of a new store
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 800, 100  # MLflow's limits are 1000 in all and 100
 
 
 def local_uri(directory: Path) -> str:
-    """Return the default store of a work directory: an SQLite file in it."""
-    return sqlite_url(directory / "mlflow.db")
+    """Return the default store of a work directory, see `experiments.places.local_store`."""
+    return sqlite_url(local_store(directory))
 
 
 def check_uri(uri: str) -> None:
@@ -45,7 +51,7 @@ def check_uri(uri: str) -> None:
         raise UserError(
             f"tracking.uri: {hide(uri)!r} is no tracking URI; it should be a server "
             "(http://HOST:5000), a database (sqlite:///FILE.db, postgresql://...) or empty "
-            "for an SQLite file in the work directory"
+            "for an SQLite file here (docs/results-in-mlflow.md)"
         )
 
 
@@ -92,6 +98,18 @@ def _experiment_id(client: Any, uri: str, name: str) -> str:
     return client.create_experiment(name, artifact_location=location, tags=tags)
 
 
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Let nobody else make the tables of an SQLite store meanwhile: two at it damage them."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    database = Path(uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f".{database.name}.lock"), timeout=OPENING_S):
+        yield
+
+
 class Store:
     """One MLflow experiment, and the runs in it that belong to one journal."""
 
@@ -101,8 +119,9 @@ class Store:
         Raises:
             MlflowException: The store can't be reached.
         """
-        self.client = open_client(uri)
-        self.experiment_id = _experiment_id(self.client, uri, experiment)
+        with _alone(uri):
+            self.client = open_client(uri)
+            self.experiment_id = _experiment_id(self.client, uri, experiment)
         self.root = root
         self.runs = self._find_runs()
         self.registered: dict[str, Registered] = {}

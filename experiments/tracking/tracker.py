@@ -150,8 +150,8 @@ class Run:
 class Tracker(Run):
     """The parent run of a work directory, and the thread that uploads it.
 
-    ``uri`` is any MLflow tracking URI; None or "" is ``directory/mlflow.db`` with the artifacts in
-    ``directory/mlartifacts``.
+    ``uri`` is any MLflow tracking URI; None or "" is the database that
+    `experiments.tracking.store.local_store` says, with ``mlartifacts`` beside it.
 
     Raises:
         UserError: No store can have the URI. A server that does not answer is no error.

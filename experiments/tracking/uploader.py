@@ -155,7 +155,7 @@ def upload(directory: Path, uri: str | None = None) -> int:
     if not roots:
         raise UserError(f"{directory}: no tracking.jsonl with a run in it; nothing to upload")
     uri = uri or roots[-1]["uri"]
-    uri = complete(uri) if uri else uri
+    uri = complete(uri) if uri and uri != local_uri(directory) else ""
     check_uri(uri or local_uri(directory))
     name = store_name(uri)
     with journal.uploading() as mine:

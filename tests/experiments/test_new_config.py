@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+import typing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from configs import preset_names
+from configs import Config, UserError, preset_names
+from configs.loading import check_config
+from experiments.all_keys import as_yaml, with_all_keys
 from experiments.new_config import write_config
 from experiments.settings import load_config
 
@@ -62,3 +68,55 @@ def test_a_run_is_made_as_short_as_asked_for(tmp_path: Path) -> None:
     assert 40 <= config.search.trials < load_config("cifar10_cpu").search.trials
     assert plan is not None and plan.parts[1].count == config.search.trials
     assert "for 1.5 minutes" in (tmp_path / "own.yaml").read_text()
+
+
+def keys(section: type = Config, prefix: str = "") -> set[str]:
+    """All keys of the schema as ``section.key``; the schema of a stage is told elsewhere."""
+    found = set()
+    for name, kind in typing.get_type_hints(section).items():
+        if name in {field.name for field in dataclasses.fields(section)}:
+            found |= keys(kind, f"{prefix}{name}.") if dataclasses.is_dataclass(kind) else {
+                prefix + name
+            }  # fmt: skip
+    return found
+
+
+def paths(values: dict, schema: set[str], prefix: str = "") -> set[str]:
+    return set().union(*(
+        {prefix + key} if prefix + key in schema else paths(value, schema, f"{prefix}{key}.")
+        for key, value in values.items()
+    ))  # fmt: skip
+
+
+def read(lines: list[str]) -> dict:
+    return yaml.load("\n".join(lines), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def test_every_key_is_there_and_can_be_uncommented(tmp_path: Path) -> None:
+    write_config(write_images(tmp_path / "all", 32, "RGB", each=10), tmp_path / "own.yaml",
+                 "quickstart")  # fmt: skip
+    lines = (tmp_path / "own.yaml").read_text().splitlines()
+    schema, active = keys(), read(lines)
+    config, present = check_config(active), paths(active, schema)
+    for at, line in enumerate(lines):
+        uncommented = re.sub(r"^( *)# (?=\w+: )", r"\1", line)
+        if uncommented == line or at < 8:  # the heading
+            continue
+        try:
+            values = read([*lines[:at], uncommented, *lines[at + 1 :]])
+            known = check_config(values)
+        except (yaml.YAMLError, UserError):
+            continue  # a sentence with a colon
+        present |= paths(values, schema)
+        assert known == config, line
+    assert present == schema
+
+
+def test_a_section_that_is_missing_begins_with_its_first_key() -> None:
+    space = "space:\n  stages: [{width: 8, depth: 1}]\n  candidates: {a: {operator: skip}}\n"
+    text = with_all_keys(f"name: a\n{space}train: {{epochs: 3, batch_size: 8}}  # few\n")
+    values = yaml.safe_load(text)
+    assert values["train"] == {"epochs": 3, "batch_size": 8} and "# few" in text
+    assert values["tracking"] == {"uri": ""} and values["verify"] == {"budget": 1.0}
+    assert values["space"]["stem"] == {"width": 32} and "    # kind: conv" in text
+    assert as_yaml(("a", "b")) == "[a, b]" and as_yaml({"a": 1.5}) == "{a: 1.5}"

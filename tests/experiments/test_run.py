@@ -33,6 +33,7 @@ from configs import Config, UserError, load_config
 from evaluators.metrics import METRICS
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
+from experiments.finished import what_was_said
 from experiments.retrained import Retrained
 from experiments.run import run_pipeline
 from experiments.search import search_architectures
@@ -42,7 +43,8 @@ from experiments.workspace import Workspace, open_workspace
 from search_space import build_network, load_architecture
 from supernet.checkpoint import load_weights
 
-CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+ROOT = Path(__file__).parents[2]
+CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 TRIALS = 10  # of 12 networks; the hypervolume's reference point is fixed by ten
 CONFIG = f"""\
 name: tiny
@@ -108,7 +110,7 @@ class Story:
     def mlflow(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(f"sqlite:///{self.workspace.directory / 'mlflow.db'}")
+        return MlflowClient(f"sqlite:///{self.folder / 'runs' / 'mlflow.db'}")
 
     def tracked(self) -> list[Any]:
         client = self.mlflow()
@@ -196,7 +198,8 @@ def test_judging_a_network_leaves_the_number_of_threads(story: Story) -> None:
 
 def test_what_is_on_disk(story: Story) -> None:
     directory = story.workspace.directory
-    for file in ("config.yaml", "study.db", "mlflow.db",
+    assert (directory.parent / "mlflow.db").exists() and not (directory / "mlflow.db").exists()
+    for file in ("config.yaml", "study.db", "evolute.log",
                  "supernet/weights.safetensors", "supernet/curves.png", "report/front.csv",
                  "report/front.png", "report/report.html", "report/architectures.png",
                  "report/trials.csv", "report/front/0/architecture.yaml"):  # fmt: skip
@@ -321,7 +324,7 @@ def test_the_champion(story: Story) -> None:
 @pytest.fixture
 def store(story: Story, monkeypatch) -> str:
     """The story's MLflow store, as that of this process."""
-    uri = f"sqlite:///{story.workspace.directory / 'mlflow.db'}"
+    uri = f"sqlite:///{story.folder / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
     return uri
@@ -543,7 +546,7 @@ def test_new_objectives_are_a_new_study_on_the_same_supernet(
     directory = story.workspace.directory / "studies" / "small"
     next_command = f"evolute retrain --search {Path('runs/tiny/studies/small')} --pick knee"
     assert next_command in printed
-    changing = ("study.db", "mlflow.db", "mlartifacts")  # shared by all studies
+    changing = ("study.db",)  # shared by all studies
     now = contents(story.workspace.directory)
     assert all(now[file] == content for file, content in before.items()
                if not file.startswith(changing))  # fmt: skip
@@ -578,6 +581,48 @@ def test_running_it_again_changes_nothing(story: Story) -> None:
     assert len(trained) == 2 + 2 * len(story.networks)
     assert now.keys() == files.keys()
     assert all(now[file] == files[file] for file in trained)
+
+    # and the command says what there is at once, without loading what it would be made with
+    everything = contents(story.workspace.directory)
+    script = "import sys; from experiments.cli import main; main(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", "tiny.yaml"], cwd=story.folder, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True,
+    )  # fmt: skip
+    *said, modules = done.stdout.splitlines()
+    assert not {"torch", "ray", "mlflow", "optuna", "numpy"} & set(modules.split())
+    text = " ".join(" ".join(said).split())
+    assert re.search("A hybrid wins|No hybrid wins|Hybrids neither", text)
+    assert "Verified front" in text and winner.accuracy_text in text
+    assert "Ready to ship" in text or "Not worth shipping" in text
+    assert said[-1].endswith(f"evolute ui {Path('runs/tiny')}")
+    assert contents(story.workspace.directory) == everything
+
+
+def test_what_is_not_as_it_was_is_not_said_again(story: Story) -> None:
+    run_pipeline(story.config)
+    assert what_was_said(story.config)
+    speed = dataclasses.replace(story.config.data, loading_workers=1)
+    assert what_was_said(dataclasses.replace(story.config, data=speed))  # changes no result
+    more = load_config("tiny.yaml", [f"search.trials={TRIALS + 1}"])
+    assert what_was_said(more) is None
+    assert what_was_said(story.config, Path("runs/tiny/../tiny")) is None  # names another folder
+    for file in (story.winner.folder / "model.onnx", story.workspace.summary):
+        aside = file.rename(file.with_suffix(".aside"))
+        assert what_was_said(story.config) is None
+        aside.rename(file)
+    finished, kept = story.workspace.finished, story.workspace.finished.read_text()
+    finished.write_text(kept[:-9])
+    assert what_was_said(story.config) is None  # damaged: moved aside
+    finished.with_name("finished.json.damaged").unlink()
+    finished.write_text(kept)
+    assert what_was_said(story.config)
+    store = story.folder / "runs" / "mlflow.db"
+    aside = store.rename(store.with_suffix(".aside"))
+    assert what_was_said(story.config) is None
+    aside.rename(store)
+    os.utime(story.workspace.study)
+    assert what_was_said(story.config) is None
 
 
 def test_more_trials_are_added_to_those_that_are_there(story: Story) -> None:

@@ -14,15 +14,18 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from configs.secrets import redact
+from experiments.places import local_store
 from experiments.tracking.journal import Journal
 from experiments.tracking.model_registry import find_champion
 from experiments.tracking.provenance import command_line, machine
+from experiments.tracking.record import read_record
 from experiments.tracking.store import local_uri, open_client
 from experiments.tracking.tracker import Tracker, code_version, flatten
 from experiments.tracking.uploader import upload
@@ -391,7 +394,8 @@ def test_the_ui_answers_on_loopback_and_a_signal_ends_it(finished, ending):
             text=True,
         )
         try:
-            note, line = process.stdout.readline(), process.stdout.readline()
+            store, note, line = (process.stdout.readline() for _ in range(3))
+            assert store == f"Store: {local_uri(directory)}\n"
             assert f"Port {port} is taken" in note
             address = re.search(r"http://127\.0\.0\.1:\d+", line).group()
             assert f"{address}/#/experiments/1/runs" in line
@@ -416,6 +420,73 @@ def test_the_ui_names_the_runs_that_exist(finished, tmp_path, monkeypatch):
     directory, _ = finished
     with pytest.raises(UserError, match=f"runs that exist: {directory}"):
         open_ui(directory.parent / "nothing")
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from experiments.tracking.tracker import Tracker
+
+directory = Path(sys.argv[1])
+with Tracker(directory, uri=None, experiment="tests", run_name=directory.name, tags={},
+             params={}) as tracker:
+    for number in range(15):
+        with tracker.child(f"trial-{number}", "trial", params={"layer_00": "inv7"}) as trial:
+            trial.metrics({"accuracy": number})
+    tracker.text("config.yaml", f"name: {directory.name}\\n")
+"""
+
+
+def test_two_searches_at_a_time_arrive_in_the_store_of_their_folder(tmp_path):
+    """Which is not there when they begin."""
+    runs = tmp_path / "runs"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SEARCH, str(runs / name)], text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for name in ("a", "b")
+    ]  # fmt: skip
+    for process in processes:
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode == 0 and "Not everything" not in printed, printed
+    assert sorted(path.name for path in runs.iterdir() if not path.name.startswith(".")) == [
+        "a", "b", "mlartifacts", "mlflow.db",
+    ]  # fmt: skip
+    client = open_client(f"sqlite:///{runs / 'mlflow.db'}")
+    (experiment,) = (e for e in client.search_experiments() if e.name == EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    names = Counter(run.info.run_name for run in found)
+    assert names == {"a": 1, "b": 1, **{f"trial-{number}": 2 for number in range(15)}}
+    assert {run.info.status for run in found} == {"FINISHED"}
+    for name in ("a", "b"):  # each finds its own
+        record = read_record(runs / name, tmp_path / f"of {name}")
+        assert record.parent.name == name and len(record.children) == 15
+        assert (record.artifacts / "config.yaml").read_text() == f"name: {name}\n"
+    with pytest.raises(UserError, match="nothing was tracked"):
+        read_record(runs / "c", tmp_path)
+    assert upload(runs / "a") == 0
+    (runs / "a" / "report").mkdir()
+    (runs / "a" / "report" / "report.html").write_text("<html>")
+    code = "import sys; from experiments.ui import open_ui; open_ui(sys.argv[1], port=5600)"
+    server = subprocess.Popen([sys.executable, "-u", "-c", code, str(runs)],
+                              stdout=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        said = [server.stdout.readline() for _ in range(3)]
+    finally:
+        server.terminate()
+        server.wait()
+    assert said[0] == f"Store: sqlite:///{runs / 'mlflow.db'}\n"
+    assert said[1] == f"Report: {runs / 'a' / 'report' / 'report.html'}\n"
+    assert f"/#/experiments/{experiment.experiment_id}/runs" in said[2]
+
+
+def test_which_store_a_directory_has(tmp_path):
+    assert local_store(tmp_path / "runs" / "a") == tmp_path / "runs" / "mlflow.db"
+    assert local_store(tmp_path / "runs" / "a" / "studies" / "s") == tmp_path / "runs" / "mlflow.db"
+    assert local_store(tmp_path / "a") == tmp_path / "a" / "mlflow.db"
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "mlflow.db").touch()  # of an earlier version
+    for directory in ("a", "a/studies/s"):
+        assert local_store(tmp_path / "runs" / directory) == tmp_path / "runs" / "a" / "mlflow.db"
 
 
 def test_two_processes_share_a_directory_without_doubling_runs(work):
