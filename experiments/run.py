@@ -67,6 +67,6 @@ def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrain
         look = f"Look at everything:  evolute ui {workspace.directory}"
         console.print(look, soft_wrap=True, highlight=False, markup=False)  # [b] may be a folder
     if tracker.flush(0):
-        summary = workspace.summary.read_text(encoding="utf-8")
-        keep_finished(config, workspace, [n.folder for n in networks], summary + said.getvalue())
+        text = workspace.summary.read_text(encoding="utf-8") + said.getvalue()
+        keep_finished(config, workspace, [n.folder for n in networks], text.rstrip())
     return winner, baseline
