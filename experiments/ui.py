@@ -18,7 +18,7 @@ from configs.secrets import hide
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.tracking.uploader import upload
-from experiments.tracking.view import runs_page
+from experiments.tracking.view import compare_page, runs_page
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
 
@@ -55,7 +55,10 @@ def open_ui(
     with _start_server(uri, host, free) as server:  # waits for its end
         try:
             _wait_until_healthy(server, f"http://{host}:{free}/health")
-            say(f"MLflow UI: http://{host}:{free}{_runs_page(uri)}  (Ctrl-C ends it)")
+            home = f"http://{host}:{free}"
+            if front := _front_page(uri):
+                say(f"Its front, compared: {home}{front}")
+            say(f"MLflow UI: {home}{_runs_page(uri)}  (Ctrl-C ends it)")
             server.wait()
         except KeyboardInterrupt:
             say("")
@@ -85,6 +88,24 @@ def _runs_page(uri: str) -> str:
     """Return the path of the page with the runs, where the store has one experiment of ours."""
     found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
     return runs_page(found[0].experiment_id) if len(found) == 1 else ""
+
+
+def _front_page(uri: str) -> str:
+    """Return the path of the page that compares the front of the last search; empty for none.
+
+    Its trials, each of which has all metrics; MLflow compares at most a hundred runs.
+    """
+    client = open_client(uri)
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
+    query = "tags.`evolute.kind` = 'trial' AND tags.front != ''"
+    found = client.search_runs(experiments, query, max_results=100) if experiments else []
+    if not found:
+        return ""
+    parent = found[0].data.tags["mlflow.parentRunId"]  # of the newest, with which they begin
+    front = [run for run in found if run.data.tags["mlflow.parentRunId"] == parent]
+    front.sort(key=lambda run: int(run.data.tags["front"]))
+    ids = [run.info.run_id for run in front]
+    return compare_page(front[0].info.experiment_id, ids) if len(ids) > 1 else ""
 
 
 def _runs_that_exist(directory: Path) -> str:
