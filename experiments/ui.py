@@ -93,16 +93,18 @@ def _runs_page(uri: str) -> str:
 def _front_page(uri: str) -> str:
     """Return the path of the page that compares the front of the last search; empty for none.
 
-    Its trials, each of which has all metrics; MLflow compares at most a hundred runs.
+    Its members as they were verified, or as they were searched where nothing was.
     """
     client = open_client(uri)
     experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
-    query = "tags.`evolute.kind` = 'trial' AND tags.front != ''"
-    found = client.search_runs(experiments, query, max_results=100) if experiments else []
+    query = "tags.front != ''"
+    found = client.search_runs(experiments, query, max_results=200) if experiments else []
     if not found:
         return ""
     parent = found[0].data.tags["mlflow.parentRunId"]  # of the newest, with which they begin
-    front = [run for run in found if run.data.tags["mlflow.parentRunId"] == parent]
+    members = [run for run in found if run.data.tags["mlflow.parentRunId"] == parent]
+    verified = [run for run in members if run.data.tags["evolute.kind"] == "verify"]
+    front = verified or members
     front.sort(key=lambda run: int(run.data.tags["front"]))
     ids = [run.info.run_id for run in front]
     return compare_page(front[0].info.experiment_id, ids) if len(ids) > 1 else ""

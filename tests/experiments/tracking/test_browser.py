@@ -102,5 +102,5 @@ def test_members_of_the_front_are_compared(pages: Pages) -> None:
     """The second address that `evolute ui` prints."""
     (address,) = re.findall(r"Its front, compared: (\S+)", "".join(pages.printed))
     text = pages.text(address, "Parallel Coordinates Plot", "layer_00", "layer_03", "latency_ms")
-    members = [name for name in pages.runs if f"{name} " in text and name.startswith("trial-")]
+    members = [name for name in pages.runs if f" {name} " in text]
     assert len(members) > 1
