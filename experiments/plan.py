@@ -74,6 +74,10 @@ class Plan:
         )
         return "\n".join(line[0].upper() + line[1:] for line in lines)
 
+    def __rich__(self) -> str:
+        """Return the same for a console, which would print a dataclass as code."""
+        return str(self)
+
 
 def measure_plan(config: Config, splits: Splits | None = None) -> Plan:
     """Time some steps of everything that a run does; nothing is kept.

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from configs.atomic import write_atomically
@@ -50,6 +51,20 @@ class Retrained:
         if len(self.test_accuracies) == 1:
             return f"{mean:.2f}"
         return f"{mean:.2f} ± {statistics.stdev(self.test_accuracies):.2f}"
+
+    def _repr_html_(self) -> str:
+        """Show what was trained and what came out in a notebook."""
+        shown = {
+            "architecture": " ".join(self.architecture),
+            "test accuracy": f"{self.accuracy_text} %",
+            **{f"latency, {form}": f"{ms:.3g} ms" for form, ms in self.latencies.items()},
+            "weights": self.folder / "weights.safetensors",
+        }
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in shown.items()
+        )
+        return f"<p>{escape(self.name)}</p><table>{rows}</table>"
 
     def write(self) -> None:
         """Write ``metrics.json`` into the folder."""

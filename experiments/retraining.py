@@ -149,6 +149,19 @@ def check_recipe(config: Config) -> None:
     network_trainer(build_network(space, all_convolution(space)), config.retrain, 1, config.seed)
 
 
+def check_images(config: Config, splits: Splits) -> None:
+    """Refuse a batch that no training has images for, before a supernet is trained.
+
+    Raises:
+        UserError: ``retrain.batch_size`` is larger than the number of training images.
+    """
+    batch, images = config.retrain.batch_size, len(splits.train.indices)
+    if batch > images:
+        raise UserError(
+            f"retrain.batch_size: {batch} is not possible; there are {images} training images"
+        )
+
+
 class SeedTrainings:
     """What a worker does: it trains the network ``(FOLDER, SEED)``; see `train_seed`."""
 

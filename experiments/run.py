@@ -13,7 +13,7 @@ from experiments.plan import measure_plan
 from experiments.reporting.front import pick
 from experiments.retrain import conclude, retrain_architecture
 from experiments.retrained import Retrained
-from experiments.retraining import check_recipe
+from experiments.retraining import check_images, check_recipe
 from experiments.search import search_architectures
 from experiments.shipping import register
 from experiments.studies import check_study
@@ -42,7 +42,8 @@ def _run_owned(config: Config, workspace: Workspace) -> tuple[Retrained, Retrain
     check_recipe(config)  # what is refused leaves everything as it was
     training = prepare_training(config, workspace)
     if training.parts is not None:
-        console.print(str(measure_plan(config, training.parts[0])), highlight=False)
+        check_images(config, training.parts[0])
+        console.print(measure_plan(config, training.parts[0]), highlight=False)
     workspace.keep(config)
     with open_tracker(config, workspace) as tracker:
         training.run(tracker)

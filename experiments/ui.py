@@ -19,7 +19,7 @@ from experiments.places import DATABASE, RUNS
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.tracking.uploader import upload
-from experiments.tracking.view import runs_page
+from experiments.tracking.view import compare_page, runs_page
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
 
@@ -59,8 +59,10 @@ def open_ui(
     with _start_server(uri, host, free) as server:  # waits for its end
         try:
             _wait_until_healthy(server, f"http://{host}:{free}/health")
-            page = _runs_page(uri, _experiment(Path(place)))
-            say(f"MLflow UI: http://{host}:{free}{page}  (Ctrl-C ends it)")
+            home, name = f"http://{host}:{free}", _experiment(Path(place))
+            if front := _front_page(uri, Path(place)):
+                say(f"Its front, compared: {home}{front}")
+            say(f"MLflow UI: {home}{_runs_page(uri, name)}  (Ctrl-C ends it)")
             server.wait()
         except KeyboardInterrupt:
             say("")
@@ -103,6 +105,26 @@ def _runs_page(uri: str, name: str) -> str:
     found = [e for e in open_client(uri).search_experiments() if e.name != "Default"]
     found = [e for e in found if e.name == name] or found
     return runs_page(found[0].experiment_id) if len(found) == 1 else ""
+
+
+def _front_page(uri: str, directory: Path) -> str:
+    """Return the path of the page that compares the front of a work directory; empty for none.
+
+    Of a folder of those, or a store, it is that of the last search. Its members as they were
+    verified, or as they were searched where nothing was.
+    """
+    client = open_client(uri)
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
+    query = "tags.front != ''"
+    found = client.search_runs(experiments, query, max_results=1000) if experiments else []
+    parents = [run.data.tags["mlflow.parentRunId"] for run in found]  # the newest first
+    if directory.is_dir() and (journal := Journal(directory)).size:
+        parents = [parent for parent in parents if journal.is_of(parent)]
+    members = [run for run in found if run.data.tags["mlflow.parentRunId"] in parents[:1]]
+    verified = [run for run in members if run.data.tags["evolute.kind"] == "verify"]
+    front = sorted(verified or members, key=lambda run: int(run.data.tags["front"]))
+    ids = [run.info.run_id for run in front]
+    return compare_page(front[0].info.experiment_id, ids) if len(ids) > 1 else ""
 
 
 def _runs_that_exist(directory: Path) -> str:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ class ChoiceSpace:
     def size(self) -> int:
         """Count the architectures, equal networks apart."""
         return math.prod(len(layer.candidates) for layer in self.layers)
+
+    def _repr_html_(self) -> str:
+        """Show the layers in a notebook."""
+        head = ("layer", "stage", "in", "out", "stride", "candidates")
+        rows = [
+            (number, layer.stage, layer.in_channels or "", layer.out_channels or "", layer.stride,
+             " ".join(layer.candidates))
+            for number, layer in enumerate(self.layers)
+        ]  # fmt: skip
+        lines = ["".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows]
+        titles = "".join(f"<th>{title}</th>" for title in head)
+        table = "".join(f"<tr>{line}</tr>" for line in (titles, *lines))
+        return f"<p>{self.size:,} architectures of {len(rows)} layers</p><table>{table}</table>"
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture in canonical form, every layer uniformly."""

@@ -9,18 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from documents import DOCUMENTS, ROOT
 from spaces import random_images, random_labels, space_values
 
 import evolute
 from configs import preset_names
 from configs.registry import load_plugins
 from evaluators.metrics import METRICS
-from experiments import cli
 from experiments.data.splits import load_splits
 from search.samplers import SAMPLERS
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GUIDE = ROOT / "docs" / "extending.md"
 
 
@@ -145,23 +143,6 @@ def test_links_to_sections_lead_somewhere() -> None:
             assert anchor in anchors, f"{document.name}: {file}#{anchor}"
 
 
-def test_every_command_in_a_document_is_one() -> None:
-    """Its name, and its options as far as they are its own."""
-    import typer
-
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    for document in DOCUMENTS:
-        for block in re.findall(r"```\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
-            for line in re.findall(r"^evolute (.+?)(?:\s+#.*)?$", block, re.M):
-                name, *words = line.split()
-                if name == "--version":
-                    continue
-                assert name in commands, f"{document.name}: evolute {line}"
-                known = {option for p in commands[name].params for option in p.opts}
-                used = {word.partition("=")[0] for word in words if word.startswith("--")}
-                assert used <= known | {"--help"}, f"{document.name}: evolute {line}"
-
-
 def test_the_reference_has_every_public_name() -> None:
     """And nothing else; a name is written `::: MODULE.NAME` there."""
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
@@ -192,15 +173,6 @@ def test_documents_show_the_facade_only() -> None:
         for block in re.findall(r"```(?:python|py)\n(.*?)```", text, re.S):
             shown = re.findall(rf"^\s*(?:from|import) (?:{rooms})\b.*", block, re.M)
             assert not shown, f"{document.name}: {shown}"
-
-
-def test_the_readme_example_runs() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(import evolute\n.*?)```", readme, re.S)
-    assert example is not None
-    names: dict[str, object] = {}
-    exec(compile(example[1], "README.md", "exec"), names)
-    assert names["network"](torch.randn(1, 1, 8, 8)).shape == (1, 10)  # type: ignore[operator]
 
 
 def _rng():

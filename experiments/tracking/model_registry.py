@@ -151,9 +151,12 @@ def _about(folder: Path) -> dict[str, str]:
 
 
 def _card(folder: Path) -> str:
-    """Return the model card, for the page of the version."""
+    """Return the model card for the page of the version, which has no picture to show with it."""
     card = folder / CARD
-    return card.read_text(encoding="utf-8")[:LONGEST] if card.is_file() else ""
+    if not card.is_file():
+        return ""
+    lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("!["))[:LONGEST]
 
 
 def _why_not(version: Any, champion: Any | None, versions: Sequence[Any]) -> str:

@@ -65,8 +65,12 @@ class Run:
             self.tags({f"changed.{key}": value for key, value in changed.items()})
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers at ``step``. What is not finite is no measurement: left out, and said so."""
-        finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
+        """Log numbers at ``step``: whole ones as they are, others to six digits, as people read.
+
+        What is not finite is no measurement: left out, and said so. The study and the tables of the
+        report have all digits.
+        """
+        finite = {key: _readable(value) for key, value in values.items() if math.isfinite(value)}
         if finite:
             self._append("log", metrics=finite, step=step or 0)
         for key in values.keys() - finite.keys():
@@ -300,3 +304,7 @@ class Tracker(Run):
                 self._uploader.command,
             )
         self._uploader.close()
+
+
+def _readable(value: float) -> float:
+    return float(value) if float(value).is_integer() else float(f"{value:.6g}")

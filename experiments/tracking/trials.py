@@ -11,6 +11,7 @@ from experiments.reporting.verified import READING, VerifiedNetwork
 from experiments.tracking.view import NOTE
 from search import SearchProgress, TrialRecord
 from search.study import parameters_of
+from search.trials import INHERITED
 
 if TYPE_CHECKING:
     from experiments.tracking.tracker import Tracker
@@ -56,10 +57,13 @@ def track_front(tracker: Tracker, front: Sequence[TrialRecord], folder: Path) ->
 
 
 def describe(record: TrialRecord) -> str:
-    """Return a line on an evaluation: its operators, its state or what was measured."""
-    shown = [metric.text(record.metrics[metric.name]) for metric in metrics_among(record.metrics)]
-    state = [] if record.state == "complete" else [record.state]
-    return " | ".join([" ".join(record.architecture), *state, *shown])
+    """Return a line on a network: its operators, its state, how and what was measured."""
+    metrics = metrics_among(record.metrics)
+    shown = [f"{metric.label} {metric.text(record.metrics[metric.name])}" for metric in metrics]
+    said = [] if record.state == "complete" else [record.state]
+    if any(name.startswith(INHERITED) for name in record.metrics):
+        said.append("trained alone")
+    return " | ".join([" ".join(record.architecture), *said, *shown])
 
 
 def track_again(tracker: Tracker, record: TrialRecord) -> None:
@@ -84,7 +88,7 @@ def track_training(
     choices, tags = parameters_of(record.architecture), {"state": "training", "plain": plain}
     with tracker.child(_verify_name(record), "verify", params=choices, tags=tags) as child:
         costs = {k: v for k, v in record.metrics.items() if k not in READING}
-        child.metrics(_rounded({**costs, **trained}), step=rung)
+        child.metrics({**costs, **trained}, step=rung)
 
 
 def track_verified(tracker: Tracker, network: VerifiedNetwork) -> None:
@@ -93,7 +97,7 @@ def track_verified(tracker: Tracker, network: VerifiedNetwork) -> None:
     choices = parameters_of(record.architecture)
     tags = {"state": network.state, "plain": network.plain}
     with tracker.child(_verify_name(record), "verify", params=choices, tags=tags) as child:
-        child.metrics(_rounded(record.metrics), step=network.rung)
+        child.metrics(record.metrics, step=network.rung)
 
 
 def has_tracked(tracker: Tracker, network: VerifiedNetwork) -> bool:
@@ -103,18 +107,7 @@ def has_tracked(tracker: Tracker, network: VerifiedNetwork) -> bool:
 
 def _registered(metrics: Mapping[str, float]) -> dict[str, float]:
     """Leave out what goes with a metric, such as how often it was measured."""
-    return _rounded({metric.name: metrics[metric.name] for metric in metrics_among(metrics)})
-
-
-def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return values as people read them: whole numbers as they are, others to six digits.
-
-    The study and the tables of the report have all digits.
-    """
-    return {
-        name: value if float(value).is_integer() else float(f"{value:.6g}")
-        for name, value in metrics.items()
-    }
+    return {metric.name: metrics[metric.name] for metric in metrics_among(metrics)}
 
 
 def _trial_name(record: TrialRecord) -> str:

@@ -8,10 +8,14 @@ would store: a tag of the experiment, named by the address.
 from __future__ import annotations
 
 import json
-from urllib.parse import urlencode
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
 
 KEY = "evolute"
-COLUMNS = ("tags.state", "metrics.accuracy", "metrics.latency_ms", "metrics.params", "metrics.macs")
+COLUMNS = (
+    "tags.state", "metrics.accuracy", "metrics.cross_entropy", "metrics.latency_ms",
+    "metrics.params", "metrics.macs",
+)  # fmt: skip
 NOTE = "mlflow.note.content"  # the tag that is shown as the description of an experiment or a run
 
 EXPERIMENT_NOTE = """Searches for hybrids of convolution and involution, made with Evolute.
@@ -44,6 +48,16 @@ def runs_page(experiment_id: str) -> str:
     """
     query = {"workflowType": "machine_learning", "viewStateShareKey": KEY}
     return f"/#/experiments/{experiment_id}/runs?{urlencode(query)}"
+
+
+def compare_page(experiment_id: str, runs: Sequence[str]) -> str:
+    """Return the path of the page that compares runs, by their ids.
+
+    MLflow 3.17 takes no choice of axes from the address: it opens with the first three parameters,
+    so three layers, and one metric; the others are chosen beside the plot.
+    """
+    query = f"runs={json.dumps(list(runs))}&experiments={json.dumps([experiment_id])}"
+    return f"/#/compare-runs?{quote(query, safe='=&')}"
 
 
 def _column(name: str) -> str:

@@ -7,6 +7,7 @@ import time
 import pytest
 from spaces import small_config
 
+from experiments.console import console
 from experiments.plan import Part, Plan, measure_plan
 from experiments.train import train_supernet
 from experiments.workspace import Workspace
@@ -45,7 +46,7 @@ def test_the_estimate_of_a_training_is_of_its_size(tmp_path) -> None:
     assert took / 10 < foretold < 10 * took
 
 
-def test_how_a_plan_reads() -> None:
+def test_how_a_plan_reads(capsys) -> None:
     parts = (Part("supernet", 40, "epochs", 4.1), Part("search", 300, "trials", 1.3, 2))
     assert str(Plan(parts)).splitlines() == [
         "Supernet: 40 epochs x 4.1 s = 3 min.",
@@ -53,3 +54,5 @@ def test_how_a_plan_reads() -> None:
         "About 6 min in all, on this machine as it is now. Stop it whenever you like: the same "
         "command goes on.",
     ]
+    console.print(Plan(parts), soft_wrap=True)
+    assert capsys.readouterr().out.rstrip("\n") == str(Plan(parts))

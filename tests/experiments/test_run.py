@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -313,7 +312,8 @@ def test_the_champion(story: Story) -> None:
     accuracies = {float(v.tags["validation_accuracy"]) for v in versions}
     assert float(version.tags["validation_accuracy"]) == max(accuracies)
     assert max(accuracies) == best.metrics["validation_accuracy"]
-    assert version.description == (best.folder / "README.md").read_text()
+    card = (best.folder / "README.md").read_text()  # a page of MLflow's can't show its picture
+    assert version.description == re.sub(r"^!\[.*\n", "", card, flags=re.M) != card
     (run,) = [r for r in story.tracked() if r.info.run_id == version.run_id]
     assert run.data.tags["evolute.kind"] == "retrain"
     files = {f.path for f in story.mlflow().list_artifacts(run.info.run_id, "model")}
@@ -413,29 +413,6 @@ def _answer(question: urllib.request.Request, server: subprocess.Popen[bytes]) -
         except OSError:
             assert server.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_what_a_browser_shows_of_the_runs(story: Story) -> None:
-    """The address that `evolute ui` prints: runs as rows, the most accurate first, with numbers."""
-    command = [sys.executable, "-m", "evolute", "ui", "runs/tiny", "--port", "5400"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    server = subprocess.Popen(command, cwd=story.folder, env=environment,
-                              stdout=subprocess.PIPE, text=True)  # fmt: skip
-    assert server.stdout is not None
-    try:
-        address = next(found[1] for line in server.stdout
-                       if (found := re.search(r"MLflow UI: (\S+)", line)))  # fmt: skip
-        browser = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-                   "--window-size=1600,1000", "--virtual-time-budget=30000"]  # fmt: skip
-        page = subprocess.run([*browser, address], capture_output=True, text=True, timeout=120)
-    finally:
-        server.terminate()
-        server.wait()
-    text = re.sub(r"<[^>]+>", " ", page.stdout)
-    assert all(column in text for column in ("accuracy", "latency_ms", "params", "macs", "state"))
-    assert "trial-" in text and "verify-" in text
-    assert "You're viewing a shared view" in text
 
 
 def test_predict(story: Story, monkeypatch, capsys) -> None:
@@ -721,3 +698,13 @@ def test_cifar10_cpu_at_a_tiny_size(ray, tmp_path, monkeypatch) -> None:
     for network in (winner, baseline):
         assert 0 < network.metrics["accuracy"] <= 100
         assert network.metrics["latency_ms"] > 0
+
+
+def test_a_batch_that_retraining_has_no_images_for_is_refused_at_once(tmp_path, monkeypatch):
+    write_digits(tmp_path / "digits")
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("tiny.yaml", ["retrain.batch_size=500"])
+    with pytest.raises(UserError, match=r"retrain.batch_size: 500 .* 2\d\d training images"):
+        run_pipeline(config)
+    assert not (tmp_path / "runs" / "tiny" / "supernet" / "weights.safetensors").exists()

@@ -344,3 +344,10 @@ def test_plugins_that_fail_are_named(tmp_path, source: str | None, expected: str
     values = {"space": space_values(), "plugins": [str(tmp_path / "mine.py")]}
     with pytest.raises(UserError, match=expected):
         SearchSpace.from_dict(values)
+
+
+def test_a_space_shows_its_layers_in_a_notebook() -> None:
+    shown = small_space(candidates=("conv3", "skip"))._repr_html_()
+    assert "16 architectures of 4 layers" in shown
+    assert shown.count("<td>conv3 skip</td>") == 4
+    assert "&lt;b&gt;" in ChoiceSpace([["<b>", "c"]])._repr_html_()

@@ -96,6 +96,8 @@ def finished(tmp_path_factory):
     with track(directory, search={"trials": 5, "seeds": [1, 2]}) as tracker:
         assert tracker.has_finished("trial-0") and not tracker.has_finished("trial-1")
         tracker.child("supernet", "supernet").metrics({"loss": 1.0}, step=1)
+        long = {"best_latency_ms": 0.25791847592189554, "macs": 71000448}
+        tracker.child("supernet", "supernet").metrics(long, step=1)
         tracker.child("trial-1", "trial").finish("FAILED")
         tracker.metrics({"hypervolume": 0.5, "broken": float("nan")}, step=3)
     return directory, first_id
@@ -130,6 +132,8 @@ def test_metrics_are_kept_by_step_and_nan_is_refused(finished):
     supernet = runs_of(local_uri(directory))["supernet"]
     losses = client.get_metric_history(supernet.info.run_id, "loss")
     assert [(m.step, m.value) for m in losses] == [(0, 2.0), (1, 1.0)]
+    assert supernet.data.metrics["best_latency_ms"] == 0.257918  # as people read it
+    assert supernet.data.metrics["macs"] == 71000448
 
 
 def test_parameters_are_flat_bounded_and_never_rewritten(finished):
