@@ -17,6 +17,7 @@ from configs.latency import LatencySettings
 from evaluators.runtime import Program, register_runtime
 from evaluators.runtimes.onnxruntime import to_onnx
 from search_space.kernels.compilation import integers, load_library
+from search_space.kernels.expert_conv import cpu as expert_conv
 from search_space.kernels.involution import cpu as involution
 
 logger = logging.getLogger("evolute.openvino")
@@ -68,7 +69,7 @@ def openvino_extension() -> str | None:
     """Return the file of our operators for OpenVINO, for ``openvino.Core().add_extension``.
 
     It is compiled at first use, like the kernels that it calls. None, with a warning, where it
-    can't be: involution is then a standard graph.
+    can't be: involutions and expert convolutions are then standard graphs.
 
     Raises:
         UserError: OpenVINO is missing.
@@ -93,11 +94,12 @@ def _library() -> ctypes.CDLL | None:
             Path(__file__).with_name("openvino_extension.cpp"),
             {"evolute_set_threads": 1},
             Path(involution.__file__).with_name("involution.cpp"),
+            Path(expert_conv.__file__).with_name("expert_conv.cpp"),
             flags=flags,
         )
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         reason = str(error).splitlines()[0]
-        logger.warning("involution runs as a standard graph in OpenVINO: %s", reason)
+        logger.warning("our operators run as standard graphs in OpenVINO: %s", reason)
         return None
 
 
