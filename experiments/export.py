@@ -67,11 +67,17 @@ def as_metadata(expected: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written; without a path nothing was, and the message says why."""
+    """What was written; without a path nothing was, and the message says why.
+
+    Attributes:
+        difference: Of logits to PyTorch's, the largest, as a share of the largest logit.
+        details: What else was measured, as plain values; see `experiments.smaller`.
+    """
 
     path: Path | None
     difference: float = 0.0
     message: str = ""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def export_onnx(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ class Classifier:
         UserError: A file is missing or damaged, or says nothing of what the weights expect.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        folder = Path(folder)
         file = folder / "architecture.yaml"
         expected = load_pretrained_cfg(file)
         if "label_names" not in expected or not (folder / WEIGHTS).exists():
