@@ -13,6 +13,7 @@ from configs.atomic import write_atomically
 from configs.errors import UserError
 from configs.suggestions import did_you_mean
 from evaluators import deployed
+from experiments import smaller
 from experiments.export import TOLERANCE, Export, as_metadata, export_onnx
 from experiments.exports import note_exports, read_exports
 from experiments.reporting.how_to_load import how_to_load, with_section
@@ -24,7 +25,7 @@ from supernet import load_weights
 FORMATS = {"onnx": "model.onnx", "openvino": "model-openvino.onnx", "pt2": "model.pt2"}
 TYPES = {
     "onnx": ("float32", "float16"),
-    "openvino": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
     "pt2": ("float32", "bfloat16"),
 }
 ANY = "model-dynamic.onnx"  # for any batch
@@ -69,7 +70,10 @@ def export_folder(
     path, metadata = out or folder / FORMATS[form], as_metadata(load_pretrained_cfg(file))
     if form == "onnx" and batch == 0:
         path = out or folder / ANY
-    if form == "pt2":
+    if form == "openvino" and dtype != "float32":
+        path = out or folder / smaller.FILES[dtype]
+        written = smaller.export_smaller(folder, network, shape, path, batch, dtype, metadata)
+    elif form == "pt2":
         precision = getattr(torch, dtype)
         written = export_package(network, shape, path, batch, metadata, precision)
     else:

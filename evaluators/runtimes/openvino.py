@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,15 +105,62 @@ def _library() -> ctypes.CDLL | None:
 
 
 def open_program(
-    content: bytes, example: torch.Tensor, settings: LatencySettings, precision: str = "f32"
+    content: bytes | Path, example: torch.Tensor, settings: LatencySettings, precision: str = "f32"
 ) -> Program:
-    """Return an ONNX file with its input set, compiled for one stream on as many threads as asked.
+    """Return a program with its input set, compiled for one stream on as many threads as asked.
 
     Calling it returns the outputs as NumPy arrays, which the next call overwrites.
 
     Args:
-        content: An ONNX file with one input, such as `to_onnx` makes.
+        content: As for `compile_program`, with one input.
+        precision: Likewise.
+
+    Raises:
+        UserError: The package is missing.
+    """
+    compiled = compile_program(content, settings.threads, precision)
+    import openvino
+
+    request = compiled.create_infer_request()
+    pixels = example.contiguous().numpy()
+    request.set_input_tensor(openvino.Tensor(pixels))
+
+    def run() -> list[object]:
+        request.infer()
+        return [request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def compile_program(content: bytes | Path, threads: int, precision: str = "f32") -> Any:
+    """Return an ``openvino.CompiledModel`` of one stream; calling it runs it.
+
+    Args:
+        content: An ONNX file, such as `to_onnx` makes, or a path of one or of an ``.xml``.
         precision: OpenVINO's ``INFERENCE_PRECISION_HINT``; a CPU that lacks it takes a wider one.
+
+    Raises:
+        UserError: The package is missing.
+    """
+    core = core_with_extension(threads)
+    return core.compile_model(
+        core.read_model(content),
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "ENABLE_CPU_PINNING": False,  # others wait for the processor; the lock keeps them off
+        },
+    )
+
+
+def core_with_extension(threads: int) -> Any:
+    """Return an ``openvino.Core`` that knows our operators, if they can be compiled.
+
+    Args:
+        threads: For our operators, in all programs of this process.
 
     Raises:
         UserError: The package is missing.
@@ -123,24 +171,5 @@ def open_program(
     core = openvino.Core()
     if (own := _library()) is not None:
         core.add_extension(own._name)
-        own.evolute_set_threads(integers(settings.threads))
-    compiled = core.compile_model(
-        core.read_model(content),
-        "CPU",
-        {
-            "INFERENCE_NUM_THREADS": settings.threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision,
-            "ENABLE_CPU_PINNING": False,  # others wait for the processor; the lock keeps them off
-        },
-    )
-    request = compiled.create_infer_request()
-    pixels = example.contiguous().numpy()
-    request.set_input_tensor(openvino.Tensor(pixels))
-
-    def run() -> list[object]:
-        request.infer()
-        return [request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
-
-    return run
+        own.evolute_set_threads(integers(threads))
+    return core
