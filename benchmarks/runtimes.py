@@ -1,11 +1,14 @@
 """Whether runtimes rank architectures alike, on the space of a preset.
 
     python benchmarks/runtimes.py                 # 30 architectures of cifar10_cpu; some minutes
-    python benchmarks/runtimes.py --networks 3    # a smoke test
+    python benchmarks/runtimes.py --compile       # torch.compile too: a minute or so a network more
+    python benchmarks/runtimes.py --networks 3 --out /tmp/smoke.json    # a smoke test
 
 Every architecture is timed under each runtime in turn, so drift hits all alike; two passes under
-the first runtime say what agreement a runtime has with itself. Kendall's tau with a bootstrap
-interval (95 %) over the architectures. The record is written as JSON.
+the first runtime say what agreement a runtime has with itself. OpenVINO, where it is installed,
+runs our operators by the extension. Kendall's tau with a bootstrap interval (95 %) over the
+architectures. The record is written as JSON after each architecture; started again, with the same
+options on the same machine, it goes on from there, and a finished record is printed.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +30,7 @@ from scipy.stats import kendalltau
 
 import evolute
 from configs.atomic import write_atomically
+from evaluators.runtimes import runtime_version
 
 console = Console(width=100)
 OTHERS = ("openvino",) if importlib.util.find_spec("openvino") else ()
@@ -38,24 +44,60 @@ def draw(space: evolute.SearchSpace, count: int) -> list[evolute.Architecture]:
 
 
 def measure(
-    config: evolute.Config, space: evolute.SearchSpace, architectures: list[evolute.Architecture]
-) -> dict[str, list[float]]:
-    """Return milliseconds by runtime, in the order of the architectures; ``eager again`` too."""
+    config: evolute.Config,
+    space: evolute.SearchSpace,
+    architectures: list[evolute.Architecture],
+    record: dict[str, Any],
+    out: Path,
+) -> None:
+    """Complete the milliseconds of a record, a list for each runtime in the architectures' order.
+
+    The record is written after each architecture. A unit that it has is used further.
+    """
     shape = (space.in_channels, space.input_size, space.input_size)
-    times: dict[str, list[float]] = {name: [] for name in (*RUNTIMES, f"{RUNTIMES[0]} again")}
+    times = record["milliseconds"]
     settings = dataclasses.replace(config.latency, max_spread=1.0)
-    unit = None
-    for number, architecture in enumerate(architectures, start=1):
+    done = min(map(len, times.values()))
+    for number, architecture in enumerate(architectures[done:], start=done + 1):
         torch.manual_seed(0)
         network = evolute.build_network(space, architecture)
         for name, values in times.items():
             chosen = dataclasses.replace(settings, runtime=name.split()[0])
-            latency = evolute.measure_latency(network, shape, chosen, reference_ms=unit)
-            unit = unit or latency.reference_ms
+            latency = evolute.measure_latency(
+                network, shape, chosen, reference_ms=record["reference_ms"]
+            )
+            record["reference_ms"] = record["reference_ms"] or latency.reference_ms
             values.append(latency.median_ms)
+        write_atomically(out, json.dumps(record, indent=1) + "\n")
         name = " ".join(architecture)
         console.print(f"{number}/{len(architectures)}: {name}", highlight=False)
-    return times
+
+
+def begin(
+    arguments: argparse.Namespace, config: evolute.Config, architectures: list[evolute.Architecture]
+) -> dict[str, Any]:
+    """Return the record of the file where it is of the same question, or else a new one."""
+    runtimes = [*RUNTIMES, *(["compile"] if arguments.compile else [])]
+    question = {
+        "preset": arguments.preset,
+        "space": hashlib.sha256(repr(config.space).encode()).hexdigest()[:16],
+        "device": evolute.fingerprint((3, 32, 32), evolute.LatencySettings())["device"],
+        "torch": torch.__version__,
+        "versions": {name: runtime_version(name) for name in runtimes},
+        "extension": "openvino" in runtimes and evolute.openvino_extension() is not None,
+        "architectures": ["/".join(architecture) for architecture in architectures],
+    }
+    if arguments.out.exists():
+        kept = json.loads(arguments.out.read_text())
+        if {key: kept.get(key) for key in question} == question:
+            return kept
+    return {
+        "date": datetime.date.today().isoformat(),
+        **question,
+        "reference_ms": None,
+        "milliseconds": {name: [] for name in (*runtimes, f"{RUNTIMES[0]} again")},
+        "tau": {},
+    }
 
 
 def agreement(first: list[float], second: list[float]) -> tuple[float, float, float]:
@@ -72,20 +114,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cifar10_cpu")
     parser.add_argument("--networks", type=int, default=30)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--out", type=Path, default=Path("docs/results/runtimes.json"))
     arguments = parser.parse_args()
     config = evolute.load_config(arguments.preset)
     space = evolute.SearchSpace(config.space)
     architectures = draw(space, arguments.networks)
-    times = measure(config, space, architectures)
-    base = times[RUNTIMES[0]]
+    record = begin(arguments, config, architectures)
+    measure(config, space, architectures, record, arguments.out)
+    base = record["milliseconds"][RUNTIMES[0]]
     table = Table(title=f"{arguments.networks} architectures of {arguments.preset}")
     for column in ("runtime", "median ms", "median ratio", "range of ratios", "tau (95 %)"):
         table.add_column(column, justify="left" if column == "runtime" else "right")
-    taus = {}
-    for name, values in times.items():
+    for name, values in record["milliseconds"].items():
         ratios = np.array(values) / np.array(base)
-        tau, low, high = taus[name] = agreement(base, values)
+        tau, low, high = record["tau"][name] = agreement(base, values)
         table.add_row(
             name,
             f"{np.median(values):.2f}",
@@ -94,15 +137,6 @@ def main() -> None:
             f"{tau:.2f} ({low:.2f} .. {high:.2f})",
         )
     console.print(table)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "preset": arguments.preset,
-        "device": evolute.fingerprint((3, 32, 32), evolute.LatencySettings())["device"],
-        "torch": torch.__version__,
-        "architectures": ["/".join(architecture) for architecture in architectures],
-        "milliseconds": times,
-        "tau": taus,
-    }
     write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
 
 

@@ -3,10 +3,13 @@
     python benchmarks/shipped_involution.py            # a minute or two, on an idle machine
     python benchmarks/shipped_involution.py --quick    # a smoke test; writes no record
     python benchmarks/shipped_involution.py --table    # the record
+    python benchmarks/shipped_involution.py --json FILE     # the record, in another file
 
 Batch 1, one thread, float32; whole operators (an involution with the convolutions that make its
 kernels). Both are timed in turns with a reference network, several times over; printed is the
-median of the ratios and their range. The record is docs/results/shipped_involution.json.
+median of the ratios and their range. The record is docs/results/shipped_involution.json: all
+ratios, and of each form and shape the median, the least, the greatest, and the distance of the
+quartiles as a share of the median.
 """
 
 from __future__ import annotations
@@ -66,8 +69,22 @@ def measure(rounds: int) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "device": device_name("cpu"),
+        "settings": {"kernel_size": 7, "batch": 1, "threads": 1, "dtype": "float32"},
+        "extension": openvino.openvino_extension() is not None,
         "ratios": ratios,
+        "summary": {
+            form: {shape: summary(values) for shape, values in columns.items()}
+            for form, columns in ratios.items()
+        },
     }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Return the median of ratios, their range, and their spread."""
+    middle, ordered = statistics.median(values), sorted(values)
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (middle,) * 3
+    spread = (high - low) / middle
+    return {"median": middle, "least": ordered[0], "greatest": ordered[-1], "spread": spread}
 
 
 def table(record: dict[str, Any]) -> Table:
@@ -88,15 +105,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What an involution costs where networks ship.")
     parser.add_argument("--quick", action="store_true", help="a smoke test; writes no record")
     parser.add_argument("--table", action="store_true", help="print the record")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
     arguments = parser.parse_args()
     console = Console(width=110)
     if arguments.table:
-        console.print(table(json.loads(RECORD.read_text())))
+        console.print(table(json.loads((arguments.json or RECORD).read_text())))
         return
     record = measure(1 if arguments.quick else 5)
     console.print(table(record))
-    if not arguments.quick:
-        write_atomically(RECORD, json.dumps(record, indent=1))
+    if file := arguments.json or (None if arguments.quick else RECORD):
+        write_atomically(file, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from timm.layers import CondConv2d
 from torch import nn
 
 from configs.atomic import write_atomically
@@ -29,6 +30,7 @@ from evaluators.runtimes.onnxruntime import open_program, to_onnx
 from evaluators.runtimes.openvino import openvino_extension
 from experiments.console import console
 from experiments.data.preprocessing import Preprocessing
+from search_space.kernels.expert_conv.onnx import has_node
 from search_space.operators.involution import Involution
 
 # Largest difference of logits, relative to the largest logit.
@@ -65,11 +67,17 @@ def as_metadata(expected: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written; without a path nothing was, and the message says why."""
+    """What was written; without a path nothing was, and the message says why.
+
+    Attributes:
+        difference: Of logits to PyTorch's, the largest, as a share of the largest logit.
+        details: What else was measured, as plain values; see `experiments.smaller`.
+    """
 
     path: Path | None
     difference: float = 0.0
     message: str = ""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def export_onnx(
@@ -92,7 +100,8 @@ def export_onnx(
         batch: Images of a forward pass; None exports for any number, and compares one and three.
         metadata: Kept in the file.
         dtype: Of weights, images and logits: float32 or float16.
-        runtime: For ``openvino`` an involution is one node of our own (`openvino_extension`).
+        runtime: For ``openvino`` involutions and the like are nodes of our own
+            (`openvino_extension`).
     """
     packages = ("onnx", "onnxscript", runtime)
     missing = [m for m in packages if not importlib.util.find_spec(m)]
@@ -147,10 +156,11 @@ def export_programs(
 ) -> dict[str, LatencySettings]:
     """Write ``model.onnx`` for the batch of ``latency``, and ``model-dynamic.onnx`` for any.
 
-    Where OpenVINO is installed and the network has an involution, ``model-openvino.onnx`` is for
-    the batch of ``latency`` too; of other networks OpenVINO runs ``model.onnx`` as fast. The
-    program of the runtime that was searched in has the dtype that was searched in, any other
-    is in float32. What can't be written is said, and no older file of that name is left.
+    Where OpenVINO is installed and the network has an involution, or a convolution with each
+    image's own kernels, ``model-openvino.onnx`` is for the batch of ``latency`` too; of other
+    networks OpenVINO runs ``model.onnx`` as fast. The program of the runtime that was searched in
+    has the dtype that was searched in, any other is in float32. What can't be written is said, and
+    no older file of that name is left.
 
     Returns:
         The forms that there are now, with the settings under which each is timed as it is run.
@@ -178,7 +188,10 @@ def export_programs(
 def _needs_own_file(network: nn.Module) -> bool:
     """Return whether OpenVINO is here and runs the network faster with our operators."""
     installed = importlib.util.find_spec("openvino") is not None
-    return installed and any(isinstance(module, Involution) for module in network.modules())
+    return installed and any(
+        isinstance(module, Involution) or (isinstance(module, CondConv2d) and has_node(module))
+        for module in network.modules()
+    )
 
 
 def measure_forms(

@@ -13,7 +13,11 @@ from configs.atomic import write_atomically
 from configs.errors import UserError
 from configs.suggestions import did_you_mean
 from evaluators import deployed
+from experiments import smaller
 from experiments.export import TOLERANCE, Export, as_metadata, export_onnx
+from experiments.exports import OPERATORS, note_exports, read_exports
+from experiments.reporting.how_to_load import how_to_load, with_section
+from experiments.tracking.model_registry import CARD
 from search_space import build_network, load_architecture
 from search_space.architecture import WEIGHTS, load_pretrained_cfg
 from search_space.kernels.torch_library import operators_library
@@ -22,11 +26,10 @@ from supernet import load_weights
 FORMATS = {"onnx": "model.onnx", "openvino": "model-openvino.onnx", "pt2": "model.pt2"}
 TYPES = {
     "onnx": ("float32", "float16"),
-    "openvino": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
     "pt2": ("float32", "bfloat16"),
 }
 ANY = "model-dynamic.onnx"  # for any batch
-OPERATORS = "evolute_operators.so"  # beside a package that calls ours
 
 
 def export_folder(
@@ -45,7 +48,8 @@ def export_folder(
         form: A key of `FORMATS`.
         batch: Images of a forward pass; 0 for any number, of ``onnx`` only.
         dtype: Of weights and images; see `TYPES`.
-        out: The file; default is the format's in the folder.
+        out: The file; default is the format's in the folder. Of one in the folder ``exports.json``
+            says what it is, and ``README.md`` how it is loaded.
         plugins: Files that an ``architecture.yaml`` of elsewhere may run.
 
     Raises:
@@ -64,12 +68,27 @@ def export_folder(
     network = build_network(space, architecture).eval()
     load_weights(folder / WEIGHTS, network)
     shape = (space.in_channels, space.input_size, space.input_size)
-    path = out or folder / (ANY if form == "onnx" and batch == 0 else FORMATS[form])
-    metadata, precision = as_metadata(load_pretrained_cfg(file)), getattr(torch, dtype)
-    if form == "pt2":
-        return export_package(network, shape, path, batch, metadata, precision)
-    runtime = "openvino" if form == "openvino" else "onnxruntime"
-    return export_onnx(network, shape, path, batch or None, metadata, precision, runtime)
+    path, metadata = out or folder / FORMATS[form], as_metadata(load_pretrained_cfg(file))
+    if form == "onnx" and batch == 0:
+        path = out or folder / ANY
+    if form == "openvino" and dtype != "float32":
+        path = out or folder / smaller.FILES[dtype]
+        written = smaller.export_smaller(folder, network, shape, path, batch, dtype, metadata)
+    elif form == "pt2":
+        precision = getattr(torch, dtype)
+        written = export_package(network, shape, path, batch, metadata, precision)
+    else:
+        runtime = "openvino" if form == "openvino" else "onnxruntime"
+        precision = getattr(torch, dtype)
+        written = export_onnx(network, shape, path, batch or None, metadata, precision, runtime)
+    if written.path is not None and path.absolute().parent == folder.absolute():
+        about = {"batch": batch, "dtype": dtype, "difference": written.difference}
+        note_exports(folder, {path.name: {**about, **written.details}})
+        card = folder / CARD
+        before = card.read_text(encoding="utf-8") if card.exists() else ""
+        section = how_to_load(folder, read_exports(folder))
+        write_atomically(card, with_section(before, section))
+    return written
 
 
 @torch.no_grad()

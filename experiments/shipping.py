@@ -10,11 +10,13 @@ import yaml
 from configs import Config, config_to_dict
 from configs.atomic import write_atomically
 from configs.kept import read_or_none
+from configs.latency import LatencySettings
 from evaluators import shared_device
 from experiments.console import console
 from experiments.devices import latency_device
 from experiments.evaluator import image_shape, latency_fingerprint
-from experiments.export import as_metadata, export_programs, measure_forms
+from experiments.export import PROGRAMS, as_metadata, export_programs, measure_forms
+from experiments.exports import note_exports, read_exports
 from experiments.reporting.model_card import model_card
 from experiments.reporting.plots import plot_architectures
 from experiments.retrained import Retrained, read_retrained
@@ -75,7 +77,8 @@ def _describe(setup: Setup, task: Task, network: Retrained) -> None:
     """Write the model card, the picture in it, and what lets MLflow load and serve the folder."""
     folder = task.folder
     fingerprints = read_or_none(folder / "fingerprint.json", dict, "the card goes without it") or {}
-    write_atomically(folder / "README.md", model_card(network, setup.config, fingerprints))
+    card = model_card(network, setup.config, fingerprints, read_exports(folder))
+    write_atomically(folder / "README.md", card)
     space, *_ = load_architecture(folder / "architecture.yaml")
     record = TrialRecord(0, network.architecture, {}, "complete")
     plot_architectures([record], space, folder / "architecture.png")
@@ -128,6 +131,7 @@ def _ship(setup: Setup, task: Task, seed: int) -> tuple[dict[str, float], dict[s
         load_weights(folder / WEIGHTS, network)
         metadata = as_metadata(setup.expected)
         forms = export_programs(network, shape, folder, config.latency, metadata)
+    note_exports(folder, {file: _about(forms[file]) for file in PROGRAMS if file in forms})
     unit = unit_of(config, setup.workspace)  # so that it compares with the search's latencies
     forms[SEARCHED] = config.latency  # the last: where it is one of the files, that file is timed
     times = measure_forms(network.to(device), shape, forms, folder, device, unit)
@@ -139,6 +143,12 @@ def _ship(setup: Setup, task: Task, seed: int) -> tuple[dict[str, float], dict[s
         return {}, milliseconds
     spread = times[SEARCHED].spread
     return {"latency_ms": milliseconds.pop(SEARCHED), "latency_spread": spread}, milliseconds
+
+
+def _about(settings: LatencySettings) -> dict[str, object]:
+    """Return what an exported file is, as in ``exports.json``."""
+    any_batch = settings.runtime == "onnxruntime_dynamic"
+    return {"batch": 0 if any_batch else settings.batch, "dtype": settings.dtype}
 
 
 def _used(config: Config) -> dict[str, object]:

@@ -25,7 +25,7 @@ from configs.errors import UserError
 from configs.latency import LatencySettings
 from evaluators.onnx_parts import export_in_parts
 from evaluators.runtime import Program, register_runtime
-from search_space.kernels.involution.onnx import kept_as_node
+from search_space.kernels.own_nodes import kept_as_node
 from search_space.network import Network
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def to_onnx(
 
     Args:
         model: In eval mode; its memory format is changed.
-        own_nodes: Whether an involution is one node of our domain, which only runtimes with an
-            extension can run, instead of standard operators.
+        own_nodes: Whether an involution, and a convolution with each image's own kernels, is one
+            node of our domain, which only runtimes with an extension can run, instead of standard
+            operators.
     """
     if own_nodes:
         with kept_as_node():

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from configs.latency import LatencySettings
 from evaluators.runtime import Program, register_runtime
 from evaluators.runtimes.onnxruntime import to_onnx
 from search_space.kernels.compilation import integers, load_library
+from search_space.kernels.expert_conv import cpu as expert_conv
 from search_space.kernels.involution import cpu as involution
 
 logger = logging.getLogger("evolute.openvino")
@@ -68,7 +70,7 @@ def openvino_extension() -> str | None:
     """Return the file of our operators for OpenVINO, for ``openvino.Core().add_extension``.
 
     It is compiled at first use, like the kernels that it calls. None, with a warning, where it
-    can't be: involution is then a standard graph.
+    can't be: involutions and expert convolutions are then standard graphs.
 
     Raises:
         UserError: OpenVINO is missing.
@@ -87,30 +89,79 @@ def _library() -> ctypes.CDLL | None:
         *package.glob("libs/libopenvino.so*"),
         *package.glob("libs/libopenvino_onnx_*.so*"),
     ]
-    flags = [f"-I{package / 'include'}", *map(str, libraries), f"-Wl,-rpath,{package / 'libs'}"]
+    experts = Path(expert_conv.__file__).with_name("expert_conv.cpp")
+    includes = [f"-I{package / 'include'}", f"-I{experts.parent}"]
     try:
         return load_library(
             Path(__file__).with_name("openvino_extension.cpp"),
             {"evolute_set_threads": 1},
             Path(involution.__file__).with_name("involution.cpp"),
-            flags=flags,
+            experts,
+            flags=[*includes, *map(str, libraries), f"-Wl,-rpath,{package / 'libs'}"],
         )
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         reason = str(error).splitlines()[0]
-        logger.warning("involution runs as a standard graph in OpenVINO: %s", reason)
+        logger.warning("our operators run as standard graphs in OpenVINO: %s", reason)
         return None
 
 
 def open_program(
-    content: bytes, example: torch.Tensor, settings: LatencySettings, precision: str = "f32"
+    content: bytes | Path, example: torch.Tensor, settings: LatencySettings, precision: str = "f32"
 ) -> Program:
-    """Return an ONNX file with its input set, compiled for one stream on as many threads as asked.
+    """Return a program with its input set, compiled for one stream on as many threads as asked.
 
     Calling it returns the outputs as NumPy arrays, which the next call overwrites.
 
     Args:
-        content: An ONNX file with one input, such as `to_onnx` makes.
+        content: As for `compile_program`, with one input.
+        precision: Likewise.
+
+    Raises:
+        UserError: The package is missing.
+    """
+    compiled = compile_program(content, settings.threads, precision)
+    import openvino
+
+    request = compiled.create_infer_request()
+    pixels = example.contiguous().numpy()
+    request.set_input_tensor(openvino.Tensor(pixels))
+
+    def run() -> list[object]:
+        request.infer()
+        return [request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def compile_program(content: bytes | Path, threads: int, precision: str = "f32") -> Any:
+    """Return an ``openvino.CompiledModel`` of one stream; calling it runs it.
+
+    Args:
+        content: An ONNX file, such as `to_onnx` makes, or a path of one or of an ``.xml``.
         precision: OpenVINO's ``INFERENCE_PRECISION_HINT``; a CPU that lacks it takes a wider one.
+
+    Raises:
+        UserError: The package is missing.
+    """
+    core = core_with_extension(threads)
+    return core.compile_model(
+        core.read_model(content),
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "ENABLE_CPU_PINNING": False,  # others wait for the processor; the lock keeps them off
+        },
+    )
+
+
+def core_with_extension(threads: int) -> Any:
+    """Return an ``openvino.Core`` that knows our operators, if they can be compiled.
+
+    Args:
+        threads: For our operators, in all programs of this process.
 
     Raises:
         UserError: The package is missing.
@@ -121,24 +172,5 @@ def open_program(
     core = openvino.Core()
     if (own := _library()) is not None:
         core.add_extension(own._name)
-        own.evolute_set_threads(integers(settings.threads))
-    compiled = core.compile_model(
-        core.read_model(content),
-        "CPU",
-        {
-            "INFERENCE_NUM_THREADS": settings.threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision,
-            "ENABLE_CPU_PINNING": False,  # others wait for the processor; the lock keeps them off
-        },
-    )
-    request = compiled.create_infer_request()
-    pixels = example.contiguous().numpy()
-    request.set_input_tensor(openvino.Tensor(pixels))
-
-    def run() -> list[object]:
-        request.infer()
-        return [request.get_output_tensor(i).data for i in range(len(compiled.outputs))]
-
-    return run
+        own.evolute_set_threads(integers(threads))
+    return core

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from configs import Config
 from evaluators.metrics import describe_metric
+from experiments.reporting.how_to_load import how_to_load, with_section
 from experiments.reporting.markdown import markdown_table
 
 
@@ -33,13 +34,17 @@ class Shipped(Protocol):
 
 
 def model_card(
-    network: Shipped, config: Config, fingerprints: Mapping[str, Mapping[str, Any]]
+    network: Shipped,
+    config: Config,
+    fingerprints: Mapping[str, Mapping[str, Any]],
+    exports: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Return the card in Markdown.
 
     Args:
         config: With which it was trained.
         fingerprints: Form -> device, runtime and settings of its latency.
+        exports: What the exported files in its folder are; see `how_to_load`.
     """
     sections = {
         "Use": _use(network),
@@ -50,23 +55,15 @@ def model_card(
         "Recipe": _recipe(config),
     }
     head = f"# {config.name}: {network.name}\n\nAn image classifier, found and trained by Evolute."
-    return "\n\n".join([head, *(f"## {k}\n\n{text}" for k, text in sections.items())]) + "\n"
+    card = "\n\n".join([head, *(f"## {k}\n\n{text}" for k, text in sections.items())])
+    return with_section(card, how_to_load(network.folder, exports))
 
 
 def _use(network: Shipped) -> str:
-    code = f"""evolute predict {network.folder.name} photo.jpg"""
-    python = [
-        "import evolute",
-        "",
-        f'classifier = evolute.Classifier("{network.folder.name}")',
-        'classifier.best(open("photo.jpg", "rb").read())',
-    ]
-    text = f"```\n{code}\n```\n\n```python\n" + "\n".join(python) + "\n```\n\n"
-    text += "`architecture.yaml` and `weights.safetensors` are also what `timm.create_model` loads "
-    text += "(`evolute`), and `MLmodel` what `mlflow models serve` serves."
-    if programs := [form for form in network.latencies if form.endswith(".onnx")]:
-        text += f" {' and '.join(f'`{name}`' for name in programs)} run in ONNX Runtime; what an "
-        text += "image must be like is in their metadata."
+    text = f"```\nevolute predict {network.folder.name} photo.jpg\n```\n\n"
+    text += "`MLmodel` is what `mlflow models serve` serves."
+    if any(form.endswith(".onnx") for form in network.latencies):
+        text += " What an image must be like is in the metadata of the programs too."
     return text
 
 

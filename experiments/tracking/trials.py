@@ -60,7 +60,7 @@ def describe(record: TrialRecord) -> str:
     """Return a line on a network: its operators, its state, how and what was measured."""
     metrics = metrics_among(record.metrics)
     shown = [f"{metric.label} {metric.text(record.metrics[metric.name])}" for metric in metrics]
-    said = [] if record.state == "complete" else [record.state]
+    said: list[str] = [] if record.state == "complete" else [record.state]
     if any(name.startswith(INHERITED) for name in record.metrics):
         said.append("trained alone")
     return " | ".join([" ".join(record.architecture), *said, *shown])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import tempfile
 
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 from configs.errors import UserError
 from evaluators import LatencySettings, measure_latency, register_runtime
-from evaluators.runtimes import deployed, prepare
-from search_space import SearchSpace, build_network
+from evaluators.runtimes import deployed, openvino, prepare
+from evaluators.runtimes.onnxruntime import to_onnx
+from evaluators.runtimes.openvino import openvino_extension
+from search_space import SearchSpace, build_network, build_operator
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,59 @@ def test_openvino_computes_what_the_network_does(batch: int) -> None:
     with torch.inference_mode():
         expected = network(images)
     assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
+
+
+EXPERTS = {  # operators with each image's own kernels: options, and whether they are one node
+    "dynamic": ({}, True),
+    "condconv": ({"kernel_size": 5, "experts": 3}, True),
+    "dynamic, depthwise": ({"depthwise": True}, False),
+}
+
+
+def photograph(batch: int, size: int) -> torch.Tensor:
+    """(B, 3, size, size) of a real photograph, from 0 to 1."""
+    pixels = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1) / 255
+    parts = [pixels[:, 100 : 100 + size, 150 + size * i :][..., :size] for i in range(batch)]
+    return torch.stack(parts)
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize(("batch", "threads", "stride"), [(1, 1, 1), (3, 2, 2)])
+def test_experts_are_a_node_in_openvino_with_the_same_values(
+    name: str, batch: int, threads: int, stride: int
+) -> None:
+    pytest.importorskip("openvino")
+    options, own = EXPERTS[name]
+    torch.manual_seed(0)
+    layer = build_operator(name.partition(",")[0], 40, 40, stride, **options)
+    network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), layer).eval()
+    images = photograph(batch, 33)
+    settings = LatencySettings(runtime="openvino", batch=batch, threads=threads)
+    assert (openvino_extension() is not None) == (shutil.which("c++") is not None)
+    graph = to_onnx(network, images, any_batch=False, own_nodes=True).graph
+    assert any(node.op_type == "ExpertConvolution" for node in graph.node) == own
+    (values,) = prepare(network, images, settings)()
+    with torch.inference_mode():
+        expected = network(images)
+    assert len({str(image) for image in expected.sum((2, 3))}) == batch  # each its own
+    assert torch.allclose(torch.from_numpy(values), expected, rtol=0, atol=1e-4)
+
+
+def test_openvino_without_a_compiler_runs_standard_graphs(monkeypatch, caplog) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(openvino, "_library", functools.cache(openvino._library.__wrapped__))
+    assert openvino_extension() is None
+    assert "our operators run as standard graphs in OpenVINO: no C++ compiler" in caplog.text
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        build_operator("involution", 3, 32, 1), build_operator("dynamic", 32, 32, 1)
+    ).eval()
+    images = photograph(2, 17)
+    with torch.inference_mode():
+        expected = network(images)
+    (values,) = prepare(network, images, LatencySettings(runtime="openvino", batch=2))()
+    assert torch.allclose(torch.from_numpy(values), expected, rtol=0, atol=1e-4)
 
 
 def test_compiled_code_is_not_given_up_after_many_networks() -> None:

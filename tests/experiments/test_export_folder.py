@@ -12,6 +12,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
+from readme_blocks import run_blocks
+from sklearn.datasets import load_sample_image
 from spaces import random_images, randomize_norms, small_space
 
 from configs import UserError
@@ -37,10 +40,20 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture
 def folder(tmp_path, network) -> Path:
-    expected = {"input_size": [1, 8, 8], "label_names": list("0123456789")}
+    expected = {
+        "input_size": [1, 8, 8], "label_names": list("0123456789"), "mean": [0.4], "std": [0.3]
+    }  # fmt: skip
     save_architecture(tmp_path / "architecture.yaml", small_space(), ARCHITECTURE, expected)
     save_weights(tmp_path / "weights.safetensors", network)
     return tmp_path
+
+
+def photograph_file(folder: Path) -> Path:
+    """A photograph of the size of the network's input, with one channel."""
+    file = folder / "photograph.png"
+    flower = Image.fromarray(load_sample_image("flower.jpg")).crop((150, 100, 450, 400))
+    flower.convert("L").resize((8, 8)).save(file)
+    return file
 
 
 def test_onnx_for_a_batch_and_for_any(folder: Path, network) -> None:
@@ -83,6 +96,13 @@ def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, c
         expected = network(images)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
     assert torch.allclose(run_from_cpp(folder, images), expected, rtol=1e-3, atol=1e-4)
+    card = folder / "README.md"
+    assert card.read_text().count("```python") == 3  # Evolute, timm, the package
+    (answer,) = run_blocks(folder, photograph_file(folder), "`model.pt2`").values()
+    image = Image.open(folder / "photo.jpg").convert("L")
+    pixels = (torch.from_numpy(np.array(image)) / 255 - 0.4) / 0.3
+    with torch.no_grad():
+        assert answer == str(int(network(pixels[None, None]).argmax()))
     metadata = torch._inductor.aoti_load_package(str(folder / "model.pt2")).get_metadata()
     assert json.loads(metadata["pretrained_cfg"])["label_names"][9] == "9"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import timm.data
 import torch
 from photographs import CLASSES, write_photographs
 from PIL import Image
+from readme_blocks import BLOCK, run_blocks
 from safetensors import safe_open
 from spaces import space_values
 from trainings import one_program
 
+import evolute
 from configs import Config, UserError
 from configs.loading import check_config
 from experiments.blueprints import is_plain
@@ -150,6 +153,23 @@ def test_onnx_alone_gets_the_accuracy_back(shipped: Shipped, file: str) -> None:
         names += [expected["label_names"][number] for number in logits.argmax(1)]
     hits = np.mean([name == file.parent.name for name, file in zip(names, shipped.files)])
     assert 100 * hits == pytest.approx(shipped.network.metrics["accuracy"])
+
+
+def test_the_readme_loads_every_file(shipped: Shipped, tmp_path: Path) -> None:
+    """What it says is run as it stands; all answer alike, and it has a block for each file."""
+    folder = shutil.copytree(shipped.network.folder, tmp_path / "network")
+    photograph = shipped.files[-1]
+    printed = run_blocks(folder, photograph)
+    forms = [form for form in shipped.network.latencies if form != "eager"]
+    titles = ["weights.safetensors", "weights.safetensors` in timm", *sorted(forms)]
+    assert [title.strip("`") for title in printed] == titles
+    best = evolute.Classifier(folder).best((folder / "photo.jpg").read_bytes())
+    expected = dict.fromkeys(titles, best[0][0]) | {titles[0]: str(best)}
+    assert [*printed.values()] == [*expected.values()]
+    lines = [
+        len(code.splitlines()) for _, code in BLOCK.findall((folder / "README.md").read_text())
+    ]
+    assert max(lines) <= 15
 
 
 def test_weights_say_what_they_expect(shipped: Shipped) -> None:

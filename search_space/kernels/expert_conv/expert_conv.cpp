@@ -59,13 +59,14 @@ void pack_tile(const Mixture& m, const float* experts, long expert, long tile, f
               row);
 }
 
-// Everything padded and packed, by all threads of the region that calls it.
+// Everything padded and packed, by all threads of the region that calls it. Without experts these
+// are packed already.
 void prepare(const Mixture& m, const float* x, const float* experts, float* padded,
              float* packed) {
 #pragma omp for schedule(dynamic, 1) nowait
     for (long b = 0; b < m.batch; b++) pad_image(m, x, b, padded + b * m.image);
 #pragma omp for schedule(dynamic, 1)
-    for (long t = 0; t < m.tiles * m.experts; t++)
+    for (long t = 0; t < (experts ? m.tiles * m.experts : 0); t++)
         pack_tile(m, experts, t % m.experts, t / m.experts, packed + t * m.length);
 }
 
@@ -232,8 +233,15 @@ void backward_task(const Mixture& m, const float* padded, const float* packed,
 
 }  // namespace
 
+// For programs whose experts never change: then `expert_conv_forward` takes them as packed here.
+extern "C" void expert_conv_pack(const int64_t* sizes, const float* experts, float* packed) {
+    const Mixture m(sizes);
+    for (long t = 0; t < m.tiles * m.experts; t++)
+        pack_tile(m, experts, t % m.experts, t / m.experts, packed + t * m.length);
+}
+
 // sizes: the first twelve fields of Mixture. padded and packed are room for batch * image and
-// tiles * experts * length floats; out is channels-last.
+// tiles * experts * length floats; out is channels-last. experts may be null, see `prepare`.
 extern "C" void expert_conv_forward(const int64_t* sizes, const float* x, const float* experts,
                                 const float* weights, float* padded, float* packed, float* out) {
     const Mixture m(sizes);

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from timm.layers import CondConv2d
 from torch import Tensor
 
+from search_space.kernels import own_nodes
+from search_space.kernels.expert_conv import onnx
 from search_space.kernels.expert_conv.op import expert_convolution, is_native
 
 
@@ -27,6 +29,8 @@ def mix_experts(conv: CondConv2d, x: Tensor, weights: Tensor) -> Tensor:
         weights: (B, experts).
     """
     batch = x.shape[0]
+    if own_nodes.is_kept() and x.dtype is torch.float32 and onnx.has_node(conv):
+        return onnx.node(conv, x, weights)
     if torch.compiler.is_exporting() and not isinstance(batch, int):
         return mix_outputs(conv, x, weights)  # a graph for any batch cannot fold it into groups
     if batch == 0:

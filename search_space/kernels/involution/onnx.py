@@ -9,36 +9,19 @@ shift-and-add and unfold in `benchmarks/involution.py`.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NODE, VERSION = "evolute::Involution", 1
-as_node = False  # whether an export keeps involution as a node of our own
+from search_space.kernels import own_nodes
 
-
-@contextlib.contextmanager
-def kept_as_node() -> Iterator[None]:
-    """Let exports in the block keep involution as one node, for runtimes with an extension."""
-    global as_node
-    as_node = True
-    try:
-        yield
-    finally:
-        as_node = False
+NODE = "Involution"
 
 
 def node(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
-    """Return what an export writes as one node; there is nothing to compute."""
-    geometry: dict[str, Any] = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-    shape = (*input.shape[:2], *weight.shape[2:])
-    return torch.onnx.ops.symbolic(
-        NODE, (input, weight), geometry, dtype=input.dtype, shape=shape, version=VERSION
-    )
+    """Return what an export for runtimes with our extension writes."""
+    geometry = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    return own_nodes.node(NODE, (input, weight), geometry, (*input.shape[:2], *weight.shape[2:]))
 
 
 def forward(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from search_space.kernels import own_nodes
 from search_space.kernels.backends import choose_backend, require_cpu
 from search_space.kernels.derivatives import register_derivatives
 from search_space.kernels.involution import cpu, onnx, shift
@@ -49,7 +50,7 @@ def involution(
     Recognition, CVPR 2021, equation 4.
     """
     if torch.onnx.is_in_onnx_export():  # ONNX has no involution
-        exported = onnx.node if onnx.as_node else onnx.forward
+        exported = onnx.node if own_nodes.is_kept() else onnx.forward
         return exported(input, weight, kernel_size, stride, dilation)
     return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
 
