@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 import textwrap
@@ -21,7 +22,7 @@ from experiments.data.splits import open_images
 from experiments.plan import Plan, measure_plan
 from experiments.settings import load_config
 
-FEWEST_EPOCHS, FEWEST_TRIALS = 2, 40
+FEWEST_EPOCHS, FEWEST_TRIALS, FEWEST_BATCHES = 2, 40, 4
 LARGE = 96  # pixels from which the stem takes every fourth
 SAMPLED = 64  # images whose size is looked at
 SIZES = (32, 64, 96, 128, 160, 192, 224)  # input sizes that are suggested
@@ -66,7 +67,7 @@ def write_config(images: Path, out: Path, preset: str, minutes: float | None = N
         body = re.sub(r"(stem: \{[^}]*stride: )\d", r"\g<1>4", body)
     plan = None
     if minutes is not None:
-        body, plan = _within(body, 60 * minutes, count)
+        body, plan = _within(body, 60 * minutes, count, len(train.labels) / count)
     heading = [
         f"# Written by `evolute init {out} --images {images}` from the preset {preset}.",
         "#",
@@ -81,18 +82,24 @@ def write_config(images: Path, out: Path, preset: str, minutes: float | None = N
     return plan
 
 
-def _within(body: str, seconds: float, images: int) -> tuple[str, Plan]:
+def _within(body: str, seconds: float, images: int, untested: float) -> tuple[str, Plan]:
     """Return a configuration whose run takes so many seconds, and its plan.
 
     Epochs and trials become fewer first, then images: few epochs of many images train better than
-    the contrary.
+    the contrary. Some batches of images are left all the same, so that it can run.
+
+    Args:
+        untested: Share of the images that is not for the test.
     """
     config = _read(body)
     plan = measure_plan(config)
     share = min(seconds / plan.total, 1.0)
     if share < 1:
         epochs = config.train.epochs * share
-        limit = round(images * min(epochs / FEWEST_EPOCHS, 1))
+        batch = max(config.train.batch_size, config.retrain.batch_size)
+        trained = untested * (1 - config.data.validation_fraction)
+        fewest = math.ceil(FEWEST_BATCHES * batch / trained)
+        limit = max(round(images * min(epochs / FEWEST_EPOCHS, 1)), fewest)
         changes = {
             "train": {"epochs": max(round(epochs), FEWEST_EPOCHS)},
             "search": {"trials": max(round(config.search.trials * share), FEWEST_TRIALS)},

@@ -57,7 +57,7 @@ def compare_page(experiment_id: str, runs: Sequence[str]) -> str:
     so three layers, and one metric; the others are chosen beside the plot.
     """
     query = f"runs={json.dumps(list(runs))}&experiments={json.dumps([experiment_id])}"
-    return f"/#/compare-runs?{quote(query, safe='=&')}"
+    return f"/#/compare-runs?{quote(query, safe='=&')}&workflowType=machine_learning"
 
 
 def _column(name: str) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from configs import Config, UserError, preset_names
 from configs.loading import check_config
 from experiments.all_keys import as_yaml, with_all_keys
+from experiments.data.splits import load_splits
 from experiments.new_config import write_config
 from experiments.settings import load_config
 
@@ -61,13 +62,16 @@ def test_grey_images_have_one_channel_and_large_ones_a_larger_stride(tmp_path: P
 
 
 def test_a_run_is_made_as_short_as_asked_for(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "all", 32, "RGB", each=120)
-    plan = write_config(images, tmp_path / "own.yaml", "cifar10_cpu", minutes=1.5)
+    images = write_images(tmp_path / "all", 32, "RGB", each=300)
+    plan = write_config(images, tmp_path / "own.yaml", "cifar10_cpu", minutes=0.1)
     config = load_config(tmp_path / "own.yaml")
     assert config.train.epochs == 2 <= config.retrain.epochs < 5
     assert 40 <= config.search.trials < load_config("cifar10_cpu").search.trials
     assert plan is not None and plan.parts[1].count == config.search.trials
-    assert "for 1.5 minutes" in (tmp_path / "own.yaml").read_text()
+    assert "for 0.1 minutes" in (tmp_path / "own.yaml").read_text()
+    assert 0 < config.data.limit < 600  # as few images as make some batches, and not fewer
+    trained = len(load_splits(config, "cpu").train.indices)
+    assert 4 * config.retrain.batch_size <= trained < 6 * config.retrain.batch_size
 
 
 def keys(section: type = Config, prefix: str = "") -> set[str]:
