@@ -224,9 +224,10 @@ def train_seed(
         if on_epoch is not None:
             on_epoch(epoch, values)
 
-    shipped = train_alone(
-        network, config, splits.train, seed, folder, on_step=on_step, on_epoch=epoch_done
-    )
+    with history.shown_when_stopped():
+        shipped = train_alone(
+            network, config, splits.train, seed, folder, on_step=on_step, on_epoch=epoch_done
+        )
     assert splits.test is not None
     metrics: dict[str, float] = {
         "accuracy": measure_accuracy(shipped, splits.test),

@@ -122,7 +122,8 @@ class PreparedTraining:
             if run is not None:
                 run.tags({f"rollback.{trainer.rollbacks}": what})
 
-        with step_progress("Supernet", trainer.total_steps) as advance:
+        bar = step_progress("Supernet", trainer.total_steps)
+        with history.shown_when_stopped(), bar as advance:
             fit(
                 trainer,
                 splits.train,

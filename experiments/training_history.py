@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.atomic import write_atomically
 from configs.kept import read_or_none
+from experiments.console import console
 
 
 class TrainingHistory:
@@ -48,6 +50,17 @@ class TrainingHistory:
 
         drawn = [{k: v for k, v in entry.items() if k != "seconds"} for entry in self._entries]
         return plot_curves(drawn, self.file.with_name("curves.png"))
+
+    @contextlib.contextmanager
+    def shown_when_stopped(self) -> Iterator[None]:
+        """Draw the curves so far, and say where, if the training in the block is asked to stop."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._entries:
+                said = f"Curves so far: {self.plot()}"
+                console.print(said, soft_wrap=True, highlight=False, markup=False)
+            raise
 
 
 def _entries(values: Any) -> list[dict[str, Any]]:

@@ -222,12 +222,14 @@ def test_an_interrupted_training_goes_on(folder) -> None:
     )  # fmt: skip
     workspace = Workspace(folder / "runs" / "tiny")
     deadline = time.monotonic() + 400
-    while not workspace.checkpoint.exists():
+    while not (workspace.checkpoint.exists() and workspace.history.exists()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=200)
+    said, printed = process.communicate(timeout=200)
     assert process.returncode == 130
+    curves = workspace.history.with_name("curves.png")
+    assert f"Curves so far: {curves.relative_to(folder)}" in said and curves.exists()
     assert "What is done is saved" in printed and "Traceback" not in printed
     assert not workspace.weights.exists()
     resumed = train_supernet(load_config("tiny.yaml"), workspace, None)
