@@ -7,7 +7,6 @@ the pick, on the workers of the search.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 
 from configs import Config, UserError
@@ -128,7 +127,7 @@ def train_plan(
     trainings = SeedTrainings(setup, list(tasks.values()))
     keys = [(folder, str(seed)) for seed in setup.seeds for folder in tasks]
     before = sum(map(trainings.finished, keys))
-    started, done = time.monotonic(), itertools.count(1)
+    done = itertools.count(1)
 
     def on_done(key: Architecture, metrics: Mapping[str, float]) -> None:
         folder, seed = key
@@ -136,10 +135,7 @@ def train_plan(
             _track(setup, tasks[folder], int(seed), dict(metrics), tracker)
         number = next(done)
         if number > before:
-            each = (time.monotonic() - started) / (number - before)
-            left = _minutes(each * (len(keys) - number))
-            note = f"{folder}, seed {seed}: {metrics['accuracy']:.2f} %; {left} left"
-            advance(number, note)
+            advance(number, f"{folder}, seed {seed}: {metrics['accuracy']:.2f} %")
 
     with step_progress("Networks trained", len(keys), before) as advance:
         train_all(trainings, keys, on_done)

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs import Config, UserError
 from experiments.classification import training_paths
 from experiments.console import as_duration, console, step_progress
-from experiments.devices import workers_at_a_time
 from experiments.reporting.verified import VerifiedNetwork
 from experiments.stand_alone import StandAlone, conditions, same_workers, train_all
 from experiments.training_history import TrainingHistory
@@ -87,18 +87,16 @@ class Verification:
         going = list(halving.entrants)
         progress = step_progress("Verification", halving.trainings())
         with contextlib.ExitStack() as workers, progress as advance:
-            left = _TimeLeft(halving, workers_at_a_time(self.config))
+            trained_so_far = itertools.count(1)
             for rung in range(halving.rungs):
                 training = self.training(rung)
-                left.begin(rung, going)
                 old = set(filter(training.finished, going))
                 if len(old) < len(going):  # the first opens Ray, if need be, and others join it
                     workers.enter_context(same_workers(self.config))
 
                 def done(architecture: Architecture, metrics: Scores, rung=rung, old=old) -> None:
-                    left.count(architecture, metrics["seconds"])
                     reached.setdefault(architecture, []).append(metrics)
-                    advance(left.trained, str(left))
+                    advance(next(trained_so_far), f"rung {rung + 1} of {halving.rungs}")
                     if architecture not in old:
                         on_trained(halving.entrants[architecture], rung, metrics)
 
@@ -198,33 +196,3 @@ def _recipe_of(config: Config, rung: int) -> Config:
         config.retrain, epochs=2**rung, learning_rate=config.retrain.learning_rate * share
     )
     return dataclasses.replace(config, retrain=recipe)
-
-
-class _TimeLeft:
-    """Predicts how long the trainings that are left will take, from those that are done."""
-
-    def __init__(self, halving: Halving, workers: int) -> None:
-        self._halving, self._workers = halving, max(workers, 1)
-        self._rung, self._left = 0, 0.0  # the present rung, and the price of what is left of it
-        self._price = self._seconds = 0.0  # of all that are done
-        self.trained = 0
-
-    def begin(self, rung: int, architectures: Sequence[Architecture]) -> None:
-        """Take down who is trained in a rung."""
-        self._rung, self._left = rung, sum(map(self._price_of, architectures))
-
-    def count(self, architecture: Architecture, seconds: float) -> None:
-        """Take down a training of this rung."""
-        price = self._price_of(architecture)
-        self._left, self._price = self._left - price, self._price + price
-        self._seconds += seconds
-        self.trained += 1
-
-    def _price_of(self, architecture: Architecture) -> float:
-        return 2**self._rung * self._halving.entrants[architecture].price
-
-    def __str__(self) -> str:
-        later = sum(map(self._halving.price, range(self._rung + 1, self._halving.rungs)))
-        left = max(self._left, 0.0) + later
-        seconds = left / self._price * self._seconds / self._workers
-        return f"rung {self._rung + 1} of {self._halving.rungs}, {as_duration(seconds)} left"
