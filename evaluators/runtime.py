@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -92,3 +93,14 @@ def deployed(model: nn.Module) -> nn.Module:
 
         model = reparameterize_model(model, inplace=True)
     return model.requires_grad_(False)
+
+
+def as_array(output: object) -> np.ndarray | None:
+    """Return what a program has returned as an array in float32; None where it is no one tensor."""
+    if hasattr(output, "copy_outputs_to_cpu"):  # ONNX Runtime's
+        output = output.copy_outputs_to_cpu()
+    if isinstance(output, (list, tuple)) and len(output) == 1:
+        output = output[0]
+    if isinstance(output, torch.Tensor):
+        return output.float().cpu().numpy().copy()
+    return np.array(output, dtype=np.float32) if isinstance(output, np.ndarray) else None

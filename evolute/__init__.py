@@ -64,6 +64,7 @@ _PUBLIC = {
         "register_runtime",
         "shared_device",
     ),
+    "evaluators.runtimes.onnxruntime_operators": ("onnxruntime_extension",),
     "evaluators.runtimes.openvino": ("openvino_extension",),
     "evaluators.metrics": ("COUNTED", "EVALUATED", "TIMED"),
     "search": (
@@ -132,6 +133,9 @@ if TYPE_CHECKING:
     from evaluators.metrics import COUNTED as COUNTED
     from evaluators.metrics import EVALUATED as EVALUATED
     from evaluators.metrics import TIMED as TIMED
+    from evaluators.runtimes.onnxruntime_operators import (
+        onnxruntime_extension as onnxruntime_extension,
+    )
     from evaluators.runtimes.openvino import openvino_extension as openvino_extension
     from experiments.data.decoding import decode_image as decode_image
     from experiments.data.registry import Files as Files

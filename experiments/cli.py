@@ -385,7 +385,10 @@ def export(
     ],
     form: Annotated[
         str,
-        typer.Option("--format", help="onnx, openvino (onnx with our operators), or pt2."),
+        typer.Option(
+            "--format",
+            help="onnx; the same with our operators: openvino, onnx-operators; or pt2.",
+        ),
     ] = "onnx",
     batch: Annotated[
         int, typer.Option("--batch", min=0, help="Images per forward pass; onnx: 0 for any number.")

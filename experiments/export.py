@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from configs.errors import TooNoisy, UserError
 from configs.latency import LatencySettings
 from evaluators import Latency, deployed
 from evaluators.latency import measure_program
-from evaluators.runtime import Program, prepare
-from evaluators.runtimes import openvino
-from evaluators.runtimes.onnxruntime import open_program, to_onnx
+from evaluators.runtime import Program, as_array, prepare
+from evaluators.runtimes import onnxruntime, onnxruntime_operators, openvino
+from evaluators.runtimes.onnxruntime import to_onnx
+from evaluators.runtimes.onnxruntime_operators import onnxruntime_extension
 from evaluators.runtimes.openvino import openvino_extension
 from experiments.console import console
 from experiments.data.preprocessing import Preprocessing
@@ -40,7 +41,10 @@ PROGRAMS = {
     "model.onnx": "onnxruntime",
     "model-dynamic.onnx": "onnxruntime_dynamic",
     "model-openvino.onnx": "openvino",
+    "model-operators.onnx": "onnxruntime_operators",
 }
+PACKAGES = {runtime: runtime.partition("_")[0] for runtime in PROGRAMS.values()}
+EXTENSIONS = {"openvino": openvino_extension, "onnxruntime_operators": onnxruntime_extension}
 
 
 def pretrained_cfg(preprocessing: Preprocessing, class_names: list[str]) -> dict[str, Any]:
@@ -100,10 +104,10 @@ def export_onnx(
         batch: Images of a forward pass; None exports for any number, and compares one and three.
         metadata: Kept in the file.
         dtype: Of weights, images and logits: float32 or float16.
-        runtime: For ``openvino`` involutions and the like are nodes of our own
-            (`openvino_extension`).
+        runtime: That it is for. Where one of `EXTENSIONS` has our operators, involutions and the
+            like are nodes of our own.
     """
-    packages = ("onnx", "onnxscript", runtime)
+    packages = ("onnx", "onnxscript", PACKAGES[runtime])
     missing = [m for m in packages if not importlib.util.find_spec(m)]
     if missing:
         names = ", ".join(missing)
@@ -112,7 +116,7 @@ def export_onnx(
     try:
         example = torch.empty(batch or 1, *shape, dtype=dtype)
         typed = copy.deepcopy(network).to(dtype)
-        own_nodes = runtime == "openvino" and openvino_extension() is not None
+        own_nodes = runtime in EXTENSIONS and EXTENSIONS[runtime]() is not None
         program = to_onnx(typed, example, any_batch=batch is None, own_nodes=own_nodes)
         for key, value in (metadata or {}).items():
             program.metadata_props.add(key=key, value=value)
@@ -131,20 +135,26 @@ def export_onnx(
 
 
 @torch.no_grad()
-def _difference(network: nn.Module, program: bytes, example: torch.Tensor, runtime: str) -> float:
+def _difference(network: nn.Module, content: bytes, example: torch.Tensor, runtime: str) -> float:
     """Compare on images of the example's shape and dtype; the network is in float32."""
     images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-    if runtime == "openvino":
-        (logits,) = cast(Any, openvino.open_program(program, images, LatencySettings())())
-    else:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(program, providers=["CPUExecutionProvider"])
-        (logits,) = session.run(None, {"images": images.to(example.dtype).numpy()})
-    expected = network(images).numpy()
-    if logits.shape != expected.shape:
-        raise ValueError(f"the output has shape {logits.shape} instead of {expected.shape}")
+    run = open_program(runtime, content, images.to(example.dtype), LatencySettings())
+    logits, expected = as_array(run()), network(images).numpy()
+    if logits is None or logits.shape != expected.shape:
+        shape = "unknown" if logits is None else logits.shape
+        raise ValueError(f"the output has shape {shape} instead of {expected.shape}")
     return float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-6))
+
+
+def open_program(
+    runtime: str, content: bytes, images: torch.Tensor, settings: LatencySettings
+) -> Program:
+    """Return an exported file as a program of its runtime, on images (B, C, H, W)."""
+    if runtime == "openvino":
+        return openvino.open_typed(content, images, settings)
+    if runtime == "onnxruntime_operators":
+        return onnxruntime_operators.open_program(content, images, settings)
+    return onnxruntime.open_program(content, images, settings)
 
 
 def export_programs(
@@ -156,9 +166,10 @@ def export_programs(
 ) -> dict[str, LatencySettings]:
     """Write ``model.onnx`` for the batch of ``latency``, and ``model-dynamic.onnx`` for any.
 
-    Where OpenVINO is installed and the network has an involution, or a convolution with each
-    image's own kernels, ``model-openvino.onnx`` is for the batch of ``latency`` too; of other
-    networks OpenVINO runs ``model.onnx`` as fast. The program of the runtime that was searched in
+    Where the network has an involution, or a convolution with each image's own kernels, and a
+    runtime with our operators is here, its file is for the batch of ``latency`` too:
+    ``model-openvino.onnx``, ``model-operators.onnx`` for ONNX Runtime. Of other networks they run
+    ``model.onnx`` as fast. The program of the runtime that was searched in
     has the dtype that was searched in, any other is in float32. What can't be written is said, and
     no older file of that name is left.
 
@@ -167,15 +178,14 @@ def export_programs(
     """
     forms = {"eager": dataclasses.replace(latency, runtime="eager")}
     for file, runtime in PROGRAMS.items():
-        if runtime == "openvino" and not _needs_own_file(network):
+        if runtime in EXTENSIONS and not _needs_own_file(network, runtime):
             (folder / file).unlink(missing_ok=True)
             continue
         batch = None if runtime == "onnxruntime_dynamic" else latency.batch
         searched = runtime == latency.runtime
-        dtype = latency.dtype if searched and runtime != "openvino" else "float32"
-        package = "openvino" if runtime == "openvino" else "onnxruntime"
+        dtype = latency.dtype if searched and runtime not in EXTENSIONS else "float32"
         precision = getattr(torch, dtype)
-        export = export_onnx(network, shape, folder / file, batch, metadata, precision, package)
+        export = export_onnx(network, shape, folder / file, batch, metadata, precision, runtime)
         if export.path is None:
             (folder / file).unlink(missing_ok=True)
             console.print(f"[yellow]{export.message}[/]")
@@ -185,10 +195,13 @@ def export_programs(
     return forms
 
 
-def _needs_own_file(network: nn.Module) -> bool:
-    """Return whether OpenVINO is here and runs the network faster with our operators."""
-    installed = importlib.util.find_spec("openvino") is not None
-    return installed and any(
+def _needs_own_file(network: nn.Module, runtime: str) -> bool:
+    """Return whether the runtime is here and runs the network faster with our operators."""
+    if not importlib.util.find_spec(PACKAGES[runtime]):
+        return False
+    if runtime == "onnxruntime_operators" and onnxruntime_extension() is None:
+        return False
+    return any(
         isinstance(module, Involution) or (isinstance(module, CondConv2d) and has_node(module))
         for module in network.modules()
     )
@@ -221,9 +234,7 @@ def measure_forms(
         ) -> Program:
             if form in PROGRAMS:
                 content = (folder / form).read_bytes()
-                if settings.runtime == "openvino":
-                    return openvino.open_typed(content, example, settings)
-                return open_program(content, example, settings)
+                return open_program(settings.runtime, content, example, settings)
             return prepare(network, example, settings)
 
         try:

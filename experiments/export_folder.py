@@ -13,6 +13,7 @@ from configs.atomic import write_atomically
 from configs.errors import UserError
 from configs.suggestions import did_you_mean
 from evaluators import deployed
+from evaluators.runtime import runtime_version
 from experiments import smaller
 from experiments.export import TOLERANCE, Export, as_metadata, export_onnx
 from experiments.exports import OPERATORS, note_exports, read_exports
@@ -23,9 +24,16 @@ from search_space.architecture import WEIGHTS, load_pretrained_cfg
 from search_space.kernels.torch_library import operators_library
 from supernet import load_weights
 
-FORMATS = {"onnx": "model.onnx", "openvino": "model-openvino.onnx", "pt2": "model.pt2"}
+FORMATS = {
+    "onnx": "model.onnx",
+    "onnx-operators": "model-operators.onnx",
+    "openvino": "model-openvino.onnx",
+    "pt2": "model.pt2",
+}
+RUNTIMES = {"onnx-operators": "onnxruntime_operators", "openvino": "openvino"}
 TYPES = {
     "onnx": ("float32", "float16"),
+    "onnx-operators": ("float32",),
     "openvino": ("float32", "bfloat16", "int8"),
     "pt2": ("float32", "bfloat16"),
 }
@@ -53,7 +61,8 @@ def export_folder(
         plugins: Files that an ``architecture.yaml`` of elsewhere may run.
 
     Raises:
-        UserError: There is no network, or the format does not take the batch or type.
+        UserError: There is no network, the format does not take the batch or type, or what
+            ``onnx-operators`` is compiled with is missing.
     """
     if form not in FORMATS:
         raise UserError(f"--format: {form!r} does not exist; {did_you_mean(form, list(FORMATS))}")
@@ -78,7 +87,9 @@ def export_folder(
         precision = getattr(torch, dtype)
         written = export_package(network, shape, path, batch, metadata, precision)
     else:
-        runtime = "openvino" if form == "openvino" else "onnxruntime"
+        runtime = RUNTIMES.get(form, "onnxruntime")
+        if form == "onnx-operators":
+            runtime_version(runtime)  # refuses where something is missing
         precision = getattr(torch, dtype)
         written = export_onnx(network, shape, path, batch or None, metadata, precision, runtime)
     if written.path is not None and path.absolute().parent == folder.absolute():

@@ -20,7 +20,7 @@ from torch import nn
 from configs.errors import TooNoisy, UserError
 from configs.latency import LatencySettings
 from evaluators import Latency, measure_latency
-from evaluators.runtime import prepare
+from evaluators.runtime import as_array, prepare
 from evaluators.runtimes import RUNTIMES
 from evaluators.threads import torch_threads
 from experiments.devices import resolve_device
@@ -152,22 +152,11 @@ def _difference(
     example = example.to(device, getattr(torch, settings.dtype))
     eager = dataclasses.replace(settings, runtime="eager")
     with torch_threads(settings.threads):
-        expected = _logits(prepare(network, example, eager)())
+        expected = as_array(prepare(network, example, eager)())
         try:
-            found = _logits(prepare(network, example, settings)())
+            found = as_array(prepare(network, example, settings)())
         except Exception as error:  # exporters, compilers and runtimes raise many kinds
             return None, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
     if expected is None or found is None or found.shape != expected.shape:
         return None, ""
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)), ""
-
-
-def _logits(output: object) -> np.ndarray | None:
-    """Return what a program has returned as an array, where it is one."""
-    if hasattr(output, "copy_outputs_to_cpu"):  # ONNX Runtime's
-        output = output.copy_outputs_to_cpu()
-    if isinstance(output, (list, tuple)) and len(output) == 1:
-        output = output[0]
-    if isinstance(output, torch.Tensor):
-        return output.float().cpu().numpy().copy()
-    return np.array(output, dtype=np.float32) if isinstance(output, np.ndarray) else None

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 FLOATS = (1, 10, 11)  # ONNX's numbers of float32, float16 and float64: weights, not shapes
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Return the version of ONNX Runtime; refuse where one of the packages is missing."""
     _require_packages()
     import onnxruntime
 
@@ -119,11 +120,14 @@ def prepare(
     return open_program(content, example, settings)
 
 
-def open_program(content: bytes, example: torch.Tensor, settings: LatencySettings) -> Program:
+def open_program(
+    content: bytes, example: torch.Tensor, settings: LatencySettings, library: str | None = None
+) -> Program:
     """Return an ONNX Runtime session with input and output bound on the example's device.
 
     Args:
         content: An ONNX file with one input, such as `to_onnx` makes.
+        library: With operators that the file has and ONNX Runtime lacks.
 
     Raises:
         UserError: A package is missing, or the runtime takes neither the dtype nor the device.
@@ -141,6 +145,8 @@ def open_program(content: bytes, example: torch.Tensor, settings: LatencySetting
     options.log_severity_level = 3  # errors only
     # Idle worker threads would go on spinning and disturb the reference network's blocks.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if library is not None:
+        options.register_custom_ops_library(library)
     session = onnxruntime.InferenceSession(content, options, providers=[provider])
     # Input and output stay on the device: copying them is not the network's time.
     binding = session.io_binding()
@@ -208,6 +214,6 @@ def _quiet() -> Iterator[None]:
 
 
 for _name, _any_batch in (("onnxruntime", False), ("onnxruntime_dynamic", True)):
-    register_runtime(_name, version=_version, synchronous=True)(
+    register_runtime(_name, version=installed_version, synchronous=True)(
         partial(prepare, any_batch=_any_batch)
     )

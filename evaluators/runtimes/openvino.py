@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-import logging
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,10 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.latency import LatencySettings
+from evaluators.extension import load_extension
 from evaluators.runtime import Program, register_runtime
 from evaluators.runtimes.onnxruntime import to_onnx
-from search_space.kernels.compilation import integers, load_library
-from search_space.kernels.expert_conv import cpu as expert_conv
-from search_space.kernels.involution import cpu as involution
-
-logger = logging.getLogger("evolute.openvino")
+from search_space.kernels.compilation import integers
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
@@ -89,20 +84,9 @@ def _library() -> ctypes.CDLL | None:
         *package.glob("libs/libopenvino.so*"),
         *package.glob("libs/libopenvino_onnx_*.so*"),
     ]
-    experts = Path(expert_conv.__file__).with_name("expert_conv.cpp")
-    includes = [f"-I{package / 'include'}", f"-I{experts.parent}"]
-    try:
-        return load_library(
-            Path(__file__).with_name("openvino_extension.cpp"),
-            {"evolute_set_threads": 1},
-            Path(involution.__file__).with_name("involution.cpp"),
-            experts,
-            flags=[*includes, *map(str, libraries), f"-Wl,-rpath,{package / 'libs'}"],
-        )
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        reason = str(error).splitlines()[0]
-        logger.warning("our operators run as standard graphs in OpenVINO: %s", reason)
-        return None
+    flags = [f"-I{package / 'include'}", *map(str, libraries), f"-Wl,-rpath,{package / 'libs'}"]
+    source = Path(__file__).with_name("openvino_extension.cpp")
+    return load_extension(source, "OpenVINO", flags)
 
 
 def open_program(

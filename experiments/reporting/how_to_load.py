@@ -36,6 +36,9 @@ def how_to_load(folder: Path, exports: Mapping[str, Mapping[str, Any]]) -> str:
         if file.name.startswith("model-openvino") and file.suffix in (".onnx", ".xml"):
             needs = "Evolute, a C++ compiler (for our operators), OpenVINO, timm"
             lines = _openvino(file.name, batch, dtype)
+        elif file.name == "model-operators.onnx":
+            needs = "Evolute, a C++ compiler and ONNX Runtime's headers, ONNX Runtime, timm"
+            lines = _onnxruntime(file.name, batch, dtype, operators=True)
         elif file.suffix == ".onnx":
             needs, lines = "ONNX Runtime, timm", _onnxruntime(file.name, batch, dtype)
         elif file.suffix == ".pt2":
@@ -96,12 +99,17 @@ def _timm() -> list[str]:
     ]
 
 
-def _onnxruntime(file: str, batch: int, dtype: str) -> list[str]:
+def _onnxruntime(file: str, batch: int, dtype: str, operators: bool = False) -> list[str]:
+    extension = [
+        "options = onnxruntime.SessionOptions()",
+        "options.register_custom_ops_library(evolute.onnxruntime_extension())  # compiled once",
+    ]
     return [
-        "import onnxruntime, timm, yaml",
+        f"import {'evolute, ' if operators else ''}onnxruntime, timm, yaml",
         "from PIL import Image",
         "",
-        f'session = onnxruntime.InferenceSession("{file}")',
+        *(extension if operators else []),
+        f'session = onnxruntime.InferenceSession("{file}"{", options" if operators else ""})',
         *_image(batch, ARRAYS[dtype]),
         '(logits,) = session.run(None, {"images": images})',
         ANSWER,

@@ -33,6 +33,7 @@ FILES = (
     "model.onnx",
     "model-dynamic.onnx",
     "model-openvino.onnx",
+    "model-operators.onnx",
     CARD,
     "architecture.png",
     *PYFUNC,

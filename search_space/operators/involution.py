@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search_space.kernels.involution import involution
+from search_space.kernels.involution import spanned_involution
 from search_space.layers import BatchNorm2d, largest_divisor, pool
 from search_space.options import KernelSize
 from search_space.registry import register_operator
@@ -52,5 +52,7 @@ class Involution(nn.Module):
             self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        kernels = self.span(self.reduce(pool(x, self.stride)))
-        return self.project(involution(x, kernels, self.kernel_size, self.stride))
+        features = self.reduce(pool(x, self.stride))
+        return self.project(
+            spanned_involution(x, features, self.span, self.kernel_size, self.stride)
+        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import tempfile
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
@@ -13,10 +13,19 @@ from torch import nn
 
 from configs.errors import UserError
 from evaluators import LatencySettings, measure_latency, register_runtime
-from evaluators.runtimes import deployed, openvino, prepare
+from evaluators.runtime import as_array
+from evaluators.runtimes import (
+    RUNTIMES,
+    deployed,
+    onnxruntime_operators,
+    openvino,
+    prepare,
+    runtime_version,
+)
 from evaluators.runtimes.onnxruntime import to_onnx
 from evaluators.runtimes.openvino import openvino_extension
 from search_space import SearchSpace, build_network, build_operator
+from search_space.kernels.involution import involution
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +45,20 @@ def busy(runtime: str) -> LatencySettings:
     return LatencySettings(runtime=runtime, max_spread=10.0)  # the tests may share the machine
 
 
-@pytest.mark.parametrize("runtime", ["eager", "compile", "onnxruntime", "openvino"])
+EXTENDED = ("openvino", "onnxruntime_operators")  # have our operators
+
+
+def require(runtime: str) -> None:
+    """Skip, with the reason, where a runtime is not here."""
+    try:
+        runtime_version(runtime)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_runtime_gives_a_number(runtime: str) -> None:
-    if runtime in ("onnxruntime", "openvino"):
-        pytest.importorskip(runtime)
+    require(runtime)
     result = measure_latency(network(1, width=8), (3, 8, 8), busy(runtime))
     assert 0 < result.median_ms < 100
     assert result.fingerprint["runtime"] == runtime
@@ -71,26 +90,83 @@ def photograph(batch: int, size: int) -> torch.Tensor:
     return torch.stack(parts)
 
 
+@pytest.mark.parametrize("runtime", EXTENDED)
 @pytest.mark.parametrize("name", EXPERTS)
 @pytest.mark.parametrize(("batch", "threads", "stride"), [(1, 1, 1), (3, 2, 2)])
-def test_experts_are_a_node_in_openvino_with_the_same_values(
-    name: str, batch: int, threads: int, stride: int
+def test_experts_are_a_node_with_the_same_values(
+    name: str, batch: int, threads: int, stride: int, runtime: str
 ) -> None:
-    pytest.importorskip("openvino")
+    require(runtime)
     options, own = EXPERTS[name]
     torch.manual_seed(0)
     layer = build_operator(name.partition(",")[0], 40, 40, stride, **options)
     network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), layer).eval()
     images = photograph(batch, 33)
-    settings = LatencySettings(runtime="openvino", batch=batch, threads=threads)
-    assert (openvino_extension() is not None) == (shutil.which("c++") is not None)
+    settings = LatencySettings(runtime=runtime, batch=batch, threads=threads)
     graph = to_onnx(network, images, any_batch=False, own_nodes=True).graph
     assert any(node.op_type == "ExpertConvolution" for node in graph.node) == own
-    (values,) = prepare(network, images, settings)()
+    program = prepare(network, images, settings)
+    first, values = as_array(program()), as_array(program())  # constant experts are packed once
     with torch.inference_mode():
         expected = network(images)
     assert len({str(image) for image in expected.sum((2, 3))}) == batch  # each its own
     assert torch.allclose(torch.from_numpy(values), expected, rtol=0, atol=1e-4)
+    assert np.array_equal(first, values)
+
+
+# (channels, side, batch, threads, stride, options): fewer taps than lanes, taps that fill no
+# vector, widths in runs of 8, of 7 and of what is left, groups that are narrower than a block.
+SPANS = [
+    (16, 9, 1, 1, 1, {"kernel_size": 3}),
+    (64, 16, 3, 2, 1, {"kernel_size": 7}),
+    (48, 14, 1, 2, 1, {"kernel_size": 5}),
+    (40, 19, 2, 1, 2, {"kernel_size": 7, "group_channels": 20}),
+    (24, 11, 1, 1, 2, {"kernel_size": 3, "group_channels": 8}),
+]
+
+
+@pytest.mark.parametrize("runtime", EXTENDED)
+@pytest.mark.parametrize(("channels", "side", "batch", "threads", "stride", "options"), SPANS)
+def test_involution_and_what_makes_its_kernels_are_a_node_with_the_same_values(
+    runtime: str, channels: int, side: int, batch: int, threads: int, stride: int, options: dict
+) -> None:
+    require(runtime)
+    torch.manual_seed(0)
+    involution = build_operator("involution", channels, channels, stride, **options)
+    network = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), involution).eval()
+    images = photograph(batch, side + 2)
+    settings = LatencySettings(runtime=runtime, batch=batch, threads=threads)
+    graph = to_onnx(network, images, any_batch=False, own_nodes=True).graph
+    (node,) = [node for node in graph.node if node.op_type == "Involution"]
+    assert len(node.input) == 4  # images, features, and the convolution that makes the kernels
+    values = as_array(prepare(network, images, settings)())
+    with torch.inference_mode():
+        expected = network(images)
+    assert torch.allclose(torch.from_numpy(values), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", EXTENDED)
+def test_involution_by_given_kernels_is_a_node_too(runtime: str) -> None:
+    require(runtime)
+
+    class Given(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return involution(x.repeat(1, 6, 1, 1)[:, :16], x.repeat(1, 3, 1, 1), 3, dilation=2)
+
+    images = photograph(2, 12)
+    (values,) = [as_array(prepare(Given(), images, LatencySettings(runtime=runtime, batch=2))())]
+    assert torch.allclose(torch.from_numpy(values), Given()(images), rtol=0, atol=1e-4)
+
+
+def test_what_onnxruntime_needs_for_our_operators_is_said(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.delenv("ONNXRUNTIME_INCLUDE", raising=False)
+    monkeypatch.setattr(onnxruntime_operators, "SYSTEM", (tmp_path,))
+    with pytest.raises(UserError, match=r"needs a C.. compiler and onnxruntime_cxx_api"):
+        measure_latency(network(1), (3, 8, 8), busy("onnxruntime_operators"))
+    monkeypatch.setenv("ONNXRUNTIME_INCLUDE", str(tmp_path))
+    with pytest.raises(UserError, match="ONNXRUNTIME_INCLUDE: there is no "):
+        measure_latency(network(1), (3, 8, 8), busy("onnxruntime_operators"))
 
 
 def test_openvino_without_a_compiler_runs_standard_graphs(monkeypatch, caplog) -> None:

@@ -11,8 +11,9 @@ import torch
 from spaces import random_images, small_space
 from torch import nn
 
+from configs.errors import UserError
 from configs.latency import LatencySettings
-from evaluators.runtimes import prepare
+from evaluators.runtimes import prepare, runtime_version
 from experiments.data.preprocessing import Preprocessing
 from experiments.export import (
     as_metadata,
@@ -106,18 +107,27 @@ def test_the_file_is_timed_and_nothing_is_exported_again(network, tmp_path, monk
     assert opened == files
 
 
-def test_openvino_has_a_file_where_there_is_an_involution(network, tmp_path) -> None:
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize(
+    ("runtime", "file"),
+    [("openvino", "model-openvino.onnx"), ("onnxruntime_operators", "model-operators.onnx")],
+)
+def test_a_runtime_with_our_operators_has_a_file_where_there_is_an_involution(
+    network, tmp_path, runtime: str, file: str
+) -> None:
+    try:
+        runtime_version(runtime)
+    except UserError as error:
+        pytest.skip(str(error))
     settings = LatencySettings(batch=2, repeats=6, max_spread=10)
     export_programs(network, SHAPE, tmp_path, settings, {})
-    assert not (tmp_path / "model-openvino.onnx").exists()
+    assert not (tmp_path / file).exists()
     hybrid = build_network(small_space(), ("inv3", "skip", "conv3", "inv3")).eval()
     forms = export_programs(hybrid, SHAPE, tmp_path, settings, as_metadata(EXPECTED))
-    program = onnx.load(tmp_path / "model-openvino.onnx")
+    program = onnx.load(tmp_path / file)
     nodes = [node for node in program.graph.node if node.op_type == "Involution"]
     assert [node.domain for node in nodes] == ["evolute"] * 2
     times = measure_forms(hybrid, SHAPE, forms, tmp_path, torch.device("cpu"))
-    assert times["model-openvino.onnx"].fingerprint["runtime"] == "openvino"
+    assert times[file].fingerprint["runtime"] == runtime
 
 
 def test_the_program_has_the_dtype_that_was_searched(network, tmp_path) -> None:

@@ -10,6 +10,7 @@
 
 #include "../layout.h"
 #include "loops.h"
+#include "span.h"
 
 namespace {
 
@@ -23,14 +24,15 @@ const float* weight_pointer(const Image<const T>& weight, long b, long h, float*
     return buffer;
 }
 
-template <class T>
-void forward_task(const Geometry& g, Rows rows, Image<const T> x, Image<const T> weight,
+// kernels(b, h, buffer) returns the weights of a row, (pixel, groups * K * K), in the buffer or not.
+template <class T, class Kernels>
+void forward_task(const Geometry& g, Rows rows, Image<const T> x, const Kernels& kernels,
                   Image<T> out, long b, long begin, long end) {
     const long x_row = g.blocks * g.padded_width * kLanes;
     const long top = begin * g.stride - g.padding;
     const long packed_rows = (end - 1 - begin) * g.stride + g.dilation * (g.kernel - 1) + 1;
     const long out_row = g.blocks * g.out_width * kLanes;
-    float* packed = scratch(packed_rows * x_row + out_row + weight.width * weight.channels);
+    float* packed = scratch(packed_rows * x_row + out_row + g.out_width * g.groups * g.taps);
     float* sums = packed + packed_rows * x_row;
     for (long h = 0; h < packed_rows; h++)
         pack_row(g, x, b, top + h, packed + h * x_row, g.padded_width, g.padding);
@@ -38,13 +40,13 @@ void forward_task(const Geometry& g, Rows rows, Image<const T> x, Image<const T>
     const bool full = g.channels == g.blocks * kLanes;
     const bool direct = full && sizeof(T) == sizeof(float) && out.channels_last;
     for (long h = begin; h < end; h++) {
-        const float* kernels = weight_pointer(weight, b, h, sums + out_row);
+        const float* weight = kernels(b, h, sums + out_row);
         const float* source = packed + (h - begin) * g.stride * x_row;
         if (direct)
-            rows.forward(g, source, g.dilation * x_row, kernels, (float*)out.at(b, 0, h), kLanes,
+            rows.forward(g, source, g.dilation * x_row, weight, (float*)out.at(b, 0, h), kLanes,
                          g.channels);
         else
-            rows.forward(g, source, g.dilation * x_row, kernels, sums, g.out_width * kLanes,
+            rows.forward(g, source, g.dilation * x_row, weight, sums, g.out_width * kLanes,
                          kLanes);
         if (!direct) unpack_row(g, sums, g.out_width, 0, out, b, h);
     }
@@ -143,16 +145,24 @@ Geometry geometry(const int64_t* sizes) {
     return g;
 }
 
-template <class T>
-void forward(const Geometry& g, const void* x, const void* weight, void* out) {
-    const long taps = g.groups * g.taps;
+template <class T, class Kernels>
+void forward(const Geometry& g, const void* x, const Kernels& kernels, void* out) {
     Image<const T> x_image{(const T*)x, g.channels, g.height, g.width, g.last};
-    Image<const T> weights{(const T*)weight, taps, g.out_height, g.out_width, g.weight_last};
     Image<T> output{(T*)out, g.channels, g.out_height, g.out_width, g.last};
     const Rows rows = choose(g);
     for_tasks(g, [&](long b, long begin, long end) {
-        forward_task<T>(g, rows, x_image, weights, output, b, begin, end);
+        forward_task<T>(g, rows, x_image, kernels, output, b, begin, end);
     });
+}
+
+template <class T>
+void weighted(const Geometry& g, const void* x, const void* weight, void* out) {
+    const long taps = g.groups * g.taps;
+    Image<const T> weights{(const T*)weight, taps, g.out_height, g.out_width, g.weight_last};
+    const auto kernels = [&](long b, long h, float* buffer) {
+        return weight_pointer(weights, b, h, buffer);
+    };
+    forward<T>(g, x, kernels, out);
 }
 
 template <class T>
@@ -176,7 +186,19 @@ void backward(const Geometry& g, const void* gradient, const void* x, const void
 extern "C" void involution_forward(const int64_t* sizes, const void* x, const void* weight,
                                    void* out) {
     const Geometry g = geometry(sizes);
-    (g.bfloat16 ? forward<BFloat16> : forward<float>)(g, x, weight, out);
+    (g.bfloat16 ? weighted<BFloat16> : weighted<float>)(g, x, weight, out);
+}
+
+// The same with weights made of planar features, see Span; float32. sizes[kGivenSizes]: features.
+extern "C" void involution_spanned(const int64_t* sizes, const float* x, const float* features,
+                                   const float* taps, const float* bias, float* out) {
+    const Geometry g = geometry(sizes);
+    const Span span{features, taps, bias, long(sizes[kGivenSizes])};
+    const auto kernels = [&](long b, long h, float* buffer) -> const float* {
+        span_row(g, span, b, h, buffer);
+        return buffer;
+    };
+    forward<float>(g, x, kernels, out);
 }
 
 extern "C" void involution_backward(const int64_t* sizes, const void* gradient, const void* x,

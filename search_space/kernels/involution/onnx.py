@@ -18,10 +18,18 @@ from search_space.kernels import own_nodes
 NODE = "Involution"
 
 
-def node(input: Tensor, weight: Tensor, kernel_size: int, stride: int, dilation: int) -> Tensor:
-    """Return what an export for runtimes with our extension writes."""
+def node(
+    input: Tensor, inputs: tuple[Tensor, ...], kernel_size: int, stride: int, dilation: int
+) -> Tensor:
+    """Return what an export for runtimes with our extension writes.
+
+    Args:
+        inputs: The weights; or features (B, F, H', W'), and the weight (F, G*K*K) and bias of the
+            1x1 convolution that makes the weights of them.
+    """
     geometry = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-    return own_nodes.node(NODE, (input, weight), geometry, (*input.shape[:2], *weight.shape[2:]))
+    shape = (*input.shape[:2], *inputs[0].shape[2:])
+    return own_nodes.node(NODE, (input, *inputs), geometry, shape)
 
 
 def forward(

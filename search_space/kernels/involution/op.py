@@ -11,7 +11,7 @@ import importlib
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 from search_space.kernels import own_nodes
@@ -50,9 +50,33 @@ def involution(
     Recognition, CVPR 2021, equation 4.
     """
     if torch.onnx.is_in_onnx_export():  # ONNX has no involution
-        exported = onnx.node if own_nodes.is_kept() else onnx.forward
-        return exported(input, weight, kernel_size, stride, dilation)
+        if own_nodes.is_kept():
+            return onnx.node(input, (weight,), kernel_size, stride, dilation)
+        return onnx.forward(input, weight, kernel_size, stride, dilation)
     return torch.ops.evolute.involution.default(input, weight, kernel_size, stride, dilation)
+
+
+def spanned_involution(
+    input: Tensor,
+    features: Tensor,
+    span: nn.Conv2d,
+    kernel_size: int,
+    stride: int = 1,
+    dilation: int = 1,
+) -> Tensor:
+    """Compute `involution` with the weights that a 1x1 convolution makes of features.
+
+    Where an export keeps our operators, both are one node: the weights, K*K/r times as large as the
+    features, then never leave the cache.
+
+    Args:
+        features: (B, F, H', W').
+        span: From F to G*K*K channels, with a bias.
+    """
+    if own_nodes.is_kept() and span.bias is not None:
+        generator = (features, span.weight.flatten(1).t(), span.bias)
+        return onnx.node(input, generator, kernel_size, stride, dilation)
+    return involution(input, span(features), kernel_size, stride, dilation)
 
 
 @functools.cache
