@@ -5,10 +5,11 @@
     python benchmarks/runtimes.py --networks 3 --out /tmp/smoke.json    # a smoke test
 
 Every architecture is timed under each runtime in turn, so drift hits all alike; two passes under
-the first runtime say what agreement a runtime has with itself. OpenVINO, where it is installed,
-runs our operators by the extension. Kendall's tau with a bootstrap interval (95 %) over the
-architectures. The record is written as JSON after each architecture; started again, with the same
-options on the same machine, it goes on from there, and a finished record is printed.
+the first runtime say what agreement a runtime has with itself. OpenVINO runs our operators by the
+extension, as does `onnxruntime_operators`; what is not installed is left out. Kendall's tau with a
+bootstrap interval (95 %) over the architectures. The record is written as JSON after each
+architecture; started again, with the same options on the same machine, it goes on from there, and a
+finished record is printed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import argparse
 import dataclasses
 import datetime
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ from scipy.stats import kendalltau
 import evolute
 from configs.atomic import write_atomically
 from evaluators.runtimes import runtime_version
+from experiments.measure_runtimes import installed_runtimes
 
 console = Console(width=100)
-OTHERS = ("openvino",) if importlib.util.find_spec("openvino") else ()
-RUNTIMES = ("eager", "onnxruntime", *OTHERS)
+RUNTIMES = ("eager", "onnxruntime", "onnxruntime_operators", "openvino")  # those that are here
 
 
 def draw(space: evolute.SearchSpace, count: int) -> list[evolute.Architecture]:
@@ -77,7 +77,8 @@ def begin(
     arguments: argparse.Namespace, config: evolute.Config, architectures: list[evolute.Architecture]
 ) -> dict[str, Any]:
     """Return the record of the file where it is of the same question, or else a new one."""
-    runtimes = [*RUNTIMES, *(["compile"] if arguments.compile else [])]
+    wanted = [*RUNTIMES, *(["compile"] if arguments.compile else [])]
+    runtimes = [name for name in wanted if name in installed_runtimes()]
     question = {
         "preset": arguments.preset,
         "space": hashlib.sha256(repr(config.space).encode()).hexdigest()[:16],

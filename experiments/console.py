@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -116,8 +117,9 @@ def step_progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[i
 
 @contextlib.contextmanager
 def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int, str, str], None] | None]:
-    """Give what moves a bar; None where there is no terminal to show it."""
-    if not console.is_terminal:
+    """Give what moves a bar; None where there is no terminal or notebook to show it."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    if not console.is_terminal and not in_notebook:
         yield None
         return
     columns = (

@@ -29,7 +29,7 @@ from experiments.reporting.tables import front_table
 from experiments.reporting.verdict import verdict
 from experiments.reporting.verified import VERIFIED_TABLE, VerifiedNetwork
 from experiments.settings import goal_of, reading_of
-from experiments.studies import StudyPlan, plan_study
+from experiments.studies import StudyPlan, note_for_dashboard, plan_study
 from experiments.targets import targets_reachable
 from experiments.tracking.trials import (
     has_tracked,
@@ -175,13 +175,15 @@ class PreparedSearch:
         report = self.workspace.report
         files = write_report(result, self.space, report, predicted, networks, account)
         write_atomically(self.workspace.summary, said.getvalue())
+        described = describe_search(result.front, account)
+        note_for_dashboard(result, described)
         if tracker is not None:
             for file in files:
                 if file.parent == report:
                     tracker.artifact(file, "report")
             tracker.artifact(report / "front", "report/front")
             track_front(tracker, result.front, report / "front")
-            tracker.describe(describe_search(result.front, account))
+            tracker.describe(described)
         if all(member.state == "infeasible" for member in result.front):
             raise UserError(
                 f"search.constraints: {result.note}. Relax the bounds or search longer; what was "

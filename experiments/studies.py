@@ -8,6 +8,7 @@ share with it what is known of an architecture, and the unit of latency.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ from experiments.targets import (
     used_targets,
 )
 from experiments.workspace import Workspace, what_matters
-from search.storage import storage_url
+from search.storage import storage_url, write
 from search.study import StoredStudy, stored_studies
-from search.trials import TrialRecord
+from search.trials import SearchResult, TrialRecord
 from search_space import Architecture, SearchSpace
 
 Known = Mapping[Architecture, Mapping[str, float]]
@@ -247,6 +248,15 @@ def _values(config: Config, workspace: Workspace) -> dict[str, Any]:
         with workspace.weights.open("rb") as file:
             values["supernet"] = hashlib.file_digest(file, "sha256").hexdigest()
     return values
+
+
+def note_for_dashboard(result: SearchResult, text: str) -> None:
+    """Make a text in Markdown the note of the study, where optuna-dashboard is installed."""
+    if importlib.util.find_spec("optuna_dashboard") is None:
+        return
+    from optuna_dashboard import save_note
+
+    write(result.storage, lambda: save_note(result.study, text))
 
 
 def _url(config: Config, workspace: Workspace) -> str:

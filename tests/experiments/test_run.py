@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import optuna
 import pytest
 import torch
 import yaml
@@ -39,6 +40,7 @@ from experiments.search import search_architectures
 from experiments.serving import Classifier
 from experiments.ui import free_port
 from experiments.workspace import Workspace, open_workspace
+from search.storage import storage_url
 from search_space import build_network, load_architecture
 from supernet.checkpoint import load_weights
 
@@ -544,6 +546,14 @@ def test_the_winner_was_verified(story: Story) -> None:
     picked = rows[tuple(story.winner.architecture)]
     assert picked in finished
     assert float(picked["accuracy"]) == max(float(row["accuracy"]) for row in finished)
+
+
+def test_the_study_has_the_result_as_its_note_in_optuna_dashboard(story: Story) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    (name,) = optuna.get_all_study_names(storage_url(story.workspace.study))
+    study = optuna.load_study(study_name=name, storage=storage_url(story.workspace.study))
+    note = dashboard.get_note(study)
+    assert "evolute retrain" in note and "| index |" in note
 
 
 def test_running_it_again_changes_nothing(story: Story) -> None:
