@@ -12,6 +12,7 @@ import pytest
 import yaml
 from documents import DOCUMENTS, ROOT, Block, blocks, inline_code
 from PIL import Image
+from runtimes import require
 from spaces import random_images, randomize_norms, small_space, space_values
 
 from configs import Config
@@ -28,6 +29,10 @@ FILES = {
 }
 # Blocks that load what takes a C++ compiler half a minute, and the test that loads the same.
 COMPILED = {"aoti_load_package": "tests/experiments/test_export_folder.py"}
+RUNTIMES = {  # what a block names, the runtime that it needs, and the format of the file it loads
+    "openvino": ("openvino", "openvino"),
+    "onnxruntime_extension": ("onnxruntime_operators", "onnx-operators"),
+}
 LESS = {"networks=40": "networks=4"}  # as written, but in seconds
 BLOCKS = [block for block in blocks("py", "python") if not block.name]
 PYTHON = [block for block in BLOCKS if not any(name in block.text for name in COMPILED)]
@@ -95,9 +100,10 @@ def folder(tmp_path_factory) -> Path:
 def test_every_block_of_python_runs(block: Block, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     text = block.text
-    if "openvino" in text:
-        pytest.importorskip("openvino")
-        assert export_folder(folder / "best", "openvino").path is not None
+    for word, (runtime, form) in RUNTIMES.items():
+        if word in text:
+            require(runtime)
+            assert export_folder(folder / "best", form).path is not None
     for whole, small in LESS.items():
         text = text.replace(whole, small)
     names: dict[str, Any] = {}
@@ -108,6 +114,9 @@ def test_every_block_of_python_runs(block: Block, folder: Path, monkeypatch) -> 
         assert len(names["ranking"].predictors) > 1
     if "result" in names:
         assert names["result"].front
+    if "session" in names:
+        (logits,) = names["session"].run(None, {"images": random_images(1).numpy()})
+        assert logits.shape == (1, 10)
     if "core" in names:
         assert names["model"](random_images(1).numpy())[0].shape == (1, 10)
 

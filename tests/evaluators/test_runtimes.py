@@ -8,6 +8,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from runtimes import require
 from sklearn.datasets import load_sample_image
 from torch import nn
 
@@ -20,7 +21,6 @@ from evaluators.runtimes import (
     onnxruntime_operators,
     openvino,
     prepare,
-    runtime_version,
 )
 from evaluators.runtimes.onnxruntime import to_onnx
 from evaluators.runtimes.openvino import openvino_extension
@@ -46,14 +46,6 @@ def busy(runtime: str) -> LatencySettings:
 
 
 EXTENDED = ("openvino", "onnxruntime_operators")  # have our operators
-
-
-def require(runtime: str) -> None:
-    """Skip, with the reason, where a runtime is not here."""
-    try:
-        runtime_version(runtime)
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

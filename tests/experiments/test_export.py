@@ -8,12 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from runtimes import require
 from spaces import random_images, small_space
 from torch import nn
 
-from configs.errors import UserError
 from configs.latency import LatencySettings
-from evaluators.runtimes import prepare, runtime_version
+from evaluators.runtimes import prepare
 from experiments.data.preprocessing import Preprocessing
 from experiments.export import (
     as_metadata,
@@ -114,10 +114,7 @@ def test_the_file_is_timed_and_nothing_is_exported_again(network, tmp_path, monk
 def test_a_runtime_with_our_operators_has_a_file_where_there_is_an_involution(
     network, tmp_path, runtime: str, file: str
 ) -> None:
-    try:
-        runtime_version(runtime)
-    except UserError as error:
-        pytest.skip(str(error))
+    require(runtime)
     settings = LatencySettings(batch=2, repeats=6, max_spread=10)
     export_programs(network, SHAPE, tmp_path, settings, {})
     assert not (tmp_path / file).exists()

@@ -18,7 +18,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 @functools.cache
 def library() -> ctypes.CDLL:
     """Return the compiled kernel; see `load_library` for the errors."""
-    functions = {"involution_forward": 4, "involution_backward": 6}
+    functions = {"involution_forward": 4, "involution_backward": 6, "involution_spanned": 6}
     return load_library(Path(__file__).with_name("involution.cpp"), functions)
 
 

@@ -66,16 +66,19 @@ def spanned_involution(
 ) -> Tensor:
     """Compute `involution` with the weights that a 1x1 convolution makes of features.
 
-    Where an export keeps our operators, both are one node: the weights, K*K/r times as large as the
+    Where an export keeps our operators, both are one node: the weights, many times as large as the
     features, then never leave the cache.
 
     Args:
         features: (B, F, H', W').
         span: From F to G*K*K channels, with a bias.
     """
-    if own_nodes.is_kept() and span.bias is not None:
-        generator = (features, span.weight.flatten(1).t(), span.bias)
-        return onnx.node(input, generator, kernel_size, stride, dilation)
+    if torch.onnx.is_in_onnx_export() and span.bias is not None:
+        if own_nodes.is_kept():
+            generator = (features, span.weight.flatten(1).t(), span.bias)
+            return onnx.node(input, generator, kernel_size, stride, dilation)
+        if span.in_channels <= onnx.FEW:
+            return onnx.forward_spanned(input, features, span, kernel_size, stride, dilation)
     return involution(input, span(features), kernel_size, stride, dilation)
 
 

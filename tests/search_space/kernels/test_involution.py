@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from search_space.kernels.compilation import integers
 from search_space.kernels.involution import active_backend, cpu, involution, onnx, shift
 
 ROOT = Path(__file__).parents[3]
@@ -126,6 +127,39 @@ def test_torch_forms_equal_brute_force(form, case):
     output = form(input, weight, *case[:3])
     gradients = torch.autograd.grad(output, (input, weight), grad)
     assert_close((output, *gradients), expected, torch.float64)
+
+
+def spanned(case, dtype) -> tuple[Tensor, Tensor, torch.nn.Conv2d, Tensor]:
+    """Input, features, the convolution that makes kernels of them, and the expected output."""
+    input, weight, grad = tensors(case, dtype)
+    generator = torch.Generator().manual_seed(1)
+    size = (input.shape[0], 5, *weight.shape[2:])
+    features = torch.randn(size, generator=generator, dtype=dtype)
+    span = torch.nn.Conv2d(5, weight.shape[1], 1, dtype=dtype)
+    weight = torch.einsum("kf,bfhw->bkhw", span.weight.flatten(1), features)
+    weight = (weight + span.bias[:, None, None]).detach()
+    return input, features, span, brute_force(input, weight, grad, *case[:3])[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exported_products_that_make_the_kernels_equal_brute_force(case):
+    input, features, span, expected = spanned(case, torch.float64)
+    output = onnx.forward_spanned(input, features, span, *case[:3])
+    assert_close((output,), (expected,), torch.float64)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_native_kernel_that_makes_the_kernels_equals_brute_force(case, threads):
+    if active_backend("cpu") != "native":
+        pytest.skip("no C++ compiler here")
+    input, features, span, expected = spanned(case, torch.float32)
+    taps, output = span.weight.flatten(1).t().contiguous(), torch.empty_like(expected).float()
+    groups = taps.shape[1] // case[0] ** 2
+    sizes = integers(*input.shape, groups, *case[:3], 0, 0, 0, threads, features.shape[1])
+    arguments = (input, features, taps, span.bias, output)
+    cpu.library().involution_spanned(sizes, *(tensor.data_ptr() for tensor in arguments))
+    assert_close((output,), (expected,), torch.float32)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -294,6 +328,7 @@ def test_a_choice_that_cannot_run_falls_back():
 
 BROKEN = """
 import warnings, torch
+from search_space.kernels.compilation import integers
 from search_space.kernels.involution import active_backend, involution
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -327,6 +362,7 @@ def test_several_processes_may_compile_at_once(tmp_path):
 INTERPRETED = """
 import torch
 import test_involution as tests
+from search_space.kernels.compilation import integers
 from search_space.kernels.involution import active_backend, triton
 assert active_backend("cpu") == "triton"
 for case in [(3, 1, 1, 6, 2, 4, 5, 2), (3, 2, 2, 40, 1, 5, 4, 1)]:
