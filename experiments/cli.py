@@ -344,7 +344,11 @@ def measure(
     from configs.latency import LatencySettings
     from experiments.console import busy, console
     from experiments.measure import measure as measure_target
-    from experiments.measure_runtimes import measure_everywhere, runtimes_table
+    from experiments.measure_runtimes import (
+        measure_everywhere,
+        measure_with_progress,
+        runtimes_table,
+    )
 
     settings = LatencySettings(
         runtime=runtime,
@@ -360,14 +364,13 @@ def measure(
         "plugins": plugin or (),
     }
     if all_:
-        with busy(f"Measuring {' '.join(targets)} in every runtime ..."):
-            rows = measure_everywhere(targets, settings, **options)
-        for row in rows if json_ else ():
-            typer.echo(json.dumps(row.as_values()))
-        if not json_:
-            console.print(runtimes_table(rows))
+        if json_:
+            echo: Any = lambda row, *_: typer.echo(json.dumps(row.as_values()))  # noqa: E731
+            measure_everywhere(targets, settings, **options, on_row=echo)
+        else:
+            console.print(runtimes_table(measure_with_progress(targets, settings, **options)))
         return
-    with busy(f"Measuring {' '.join(targets)} ..."):
+    with busy(f"Measuring {' '.join(targets)} ...", printed=not json_):
         measurement = measure_target(targets, settings, **options)
     if json_:
         for network in measurement.networks:

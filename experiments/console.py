@@ -138,9 +138,15 @@ def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int, str, str]
 
 
 @contextlib.contextmanager
-def busy(message: str) -> Iterator[None]:
-    """Show a spinner, or a line where there is no terminal."""
-    if console.is_terminal:
+def busy(message: str, printed: bool = True) -> Iterator[None]:
+    """Show a spinner, or a line where there is no terminal.
+
+    Args:
+        printed: False where what is printed is read by a program.
+    """
+    if not printed:
+        yield
+    elif console.is_terminal:
         note(message)
         with console.status(message):
             yield

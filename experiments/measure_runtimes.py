@@ -6,8 +6,10 @@ search should be asked for the one in which they will run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from evaluators import Latency, measure_latency
 from evaluators.runtime import as_array, prepare
 from evaluators.runtimes import RUNTIMES
 from evaluators.threads import torch_threads
+from experiments.console import step_progress
 from experiments.devices import resolve_device
 from experiments.measure import networks_of
 
@@ -75,6 +78,7 @@ def measure_everywhere(
     input_size: int | None = None,
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
+    on_row: Callable[[InRuntime, int, int], None] = lambda *_: None,
 ) -> list[InRuntime]:
     """Time the network(s) behind names in all installed runtimes; see `measure` for names.
 
@@ -83,6 +87,7 @@ def measure_everywhere(
 
     Args:
         settings: Runtime, batch and threads of it are not used.
+        on_row: Called with each row, how many there are by then, and how many there will be.
 
     Raises:
         UserError: A target is unknown.
@@ -90,23 +95,35 @@ def measure_everywhere(
     settings, place = settings or LatencySettings(), resolve_device(device)
     counts = [count for count in THREADS if count <= (os.cpu_count() or 1)]
     rows: list[InRuntime] = []
-    for target in targets:
-        for name, network, (channels, *size) in networks_of(target, overrides, plugins):
-            shape = (channels, *((input_size, input_size) if input_size else size))
-            for runtime in installed_runtimes():
-                for batch in BATCHES:
-                    chosen = dataclasses.replace(settings, runtime=runtime, batch=batch)
-                    difference, trouble = _difference(network, shape, chosen, place)
-                    for threads in counts:
-                        chosen = dataclasses.replace(chosen, threads=threads)
-                        time = functools.partial(
-                            measure_latency, network, shape, chosen, device=place
-                        )
-                        latency, reason = (None, trouble) if trouble else _attempt(time)
-                        rows.append(
-                            InRuntime(name, runtime, batch, threads, latency, difference, reason)
-                        )
+    networks = [each for target in targets for each in networks_of(target, overrides, plugins)]
+    cases = list(itertools.product(networks, installed_runtimes(), BATCHES))
+    for (name, network, (channels, *size)), runtime, batch in cases:
+        shape = (channels, *((input_size, input_size) if input_size else size))
+        chosen = dataclasses.replace(settings, runtime=runtime, batch=batch)
+        difference, trouble = _difference(network, shape, chosen, place)
+        for threads in counts:
+            chosen = dataclasses.replace(chosen, threads=threads)
+            time = functools.partial(measure_latency, network, shape, chosen, device=place)
+            latency, reason = (None, trouble) if trouble else _attempt(time)
+            rows.append(InRuntime(name, runtime, batch, threads, latency, difference, reason))
+            on_row(rows[-1], len(rows), len(cases) * len(counts))
     return rows
+
+
+def measure_with_progress(
+    targets: Sequence[str], settings: LatencySettings, **options: Any
+) -> list[InRuntime]:
+    """Do as `measure_everywhere`, and show how far it is."""
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[int, str], None] | None = None
+
+        def show(row: InRuntime, done: int, total: int) -> None:
+            nonlocal advance
+            if advance is None:
+                advance = stack.enter_context(step_progress("measurements", total))
+            advance(done, f"{row.network} in {row.runtime}")
+
+        return measure_everywhere(targets, settings, **options, on_row=show)
 
 
 def runtimes_table(rows: Sequence[InRuntime]) -> Table:

@@ -110,7 +110,10 @@ extern "C" OrtStatus* RegisterCustomOps(OrtSessionOptions* given, const OrtApiBa
         return made;
     }();
     try {
-        Ort::UnownedSessionOptions(given).Add(*domain);
+        Ort::UnownedSessionOptions options(given);
+        options.Add(*domain);
+        // Threads of ONNX Runtime's that spin would hold the processors that a kernel's own need.
+        options.AddConfigEntry("session.intra_op.allow_spinning", "0");
     } catch (const Ort::Exception& error) {
         return Ort::GetApi().CreateStatus(error.GetOrtErrorCode(), error.what());
     }
