@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("ipykernel")
+pytest.importorskip("ipywidgets")
 nbclient = pytest.importorskip("nbclient")
 
 ROOT = Path(__file__).parents[1]
@@ -37,5 +38,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch) -> None:
     assert html.count("cross_entropy") >= 2  # the result and its data frame
     assert "weights.safetensors" in html  # the retrained network
     assert sum(len(shown(cell, "image/png")) for cell in notebook.cells) >= 3
+    widgets = [shown(cell, "application/vnd.jupyter.widget-view+json") for cell in notebook.cells]
+    assert any(widgets)  # bars of progress, not lines
     last = shown(notebook.cells[-1], "text/plain")
     assert last and last[0].count("(") == 3  # three classes with their probabilities
