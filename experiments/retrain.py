@@ -13,7 +13,7 @@ from experiments.blueprints import InSpace
 from experiments.console import console, step_progress
 from experiments.ownership import owned
 from experiments.reporting.front import pick, read_front
-from experiments.reporting.tables import comparison
+from experiments.reporting.tables import Fitting, comparison
 from experiments.retrained import Retrained, better_plain, comparable, verdict
 from experiments.retraining import (
     Setup,
@@ -197,7 +197,7 @@ def conclude(networks: list[Retrained]) -> None:
     first = networks[0]
     better = better_plain(first, comparable(first))
     shown = networks if better is None or better in networks else [*networks, better]
-    console.print(comparison(shown))
+    console.print(Fitting(comparison(shown), comparison(shown, every_form=False)))
     console.print(verdict(first, better), soft_wrap=True, highlight=False, markup=False)
 
 

@@ -19,6 +19,7 @@ from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
     from rich.text import Text
 
@@ -53,23 +54,64 @@ class Prediction(Protocol):
     def interval(self) -> tuple[float, float]: ...
 
 
+class Fitting:
+    """The first of several tables that fits where it is printed; the last, if none does."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(width=10_000)
+        for table in self.tables:
+            table_fits = table.__rich_measure__(console, unlimited).minimum <= options.max_width
+            if table_fits or table is self.tables[-1]:
+                yield table
+                return
+
+
 def front_table(
     result: SearchResult, predicted: Mapping[Architecture, Prediction] = MappingProxyType({})
-) -> Table:
+) -> Fitting:
     """Return the front for a terminal: index, metrics, the architecture as coloured blocks.
 
     Beside an accuracy is the one by which the search selected, where it was read a second time, or
-    the one with inherited weights, where the network was trained alone.
+    the one with inherited weights, where the network was trained alone. A narrow terminal shows
+    what was asked for, and accuracy.
 
     Args:
         predicted: Accuracies of members if they were trained on their own.
     """
+    found = {name for record in result.front for name in record.metrics}
+    names = [n for n in by_registration(found) if n in METRICS or n in result.goal.metrics]
+    second = {
+        name: (which, title)
+        for which, title in ((INHERITED, "inherited"), (SEARCHED, "in the search"))
+        for name in names
+        if f"{which}{name}" in found and describe_metric(name).effort == EVALUATED
+    }
+    asked = [n for n in names if n in result.goal.metrics or n == "accuracy"]
+    tables = [_front_table(result, names, second, predicted)]
+    if second:
+        tables.append(_front_table(result, names, {}, predicted))
+    if asked != names:
+        tables.append(_front_table(result, asked, {}, predicted))
+    for table in tables[1:]:
+        table.caption = f"{table.caption or ''}\nmore in report/front.csv".strip()
+    return Fitting(*tables)
+
+
+def _front_table(
+    result: SearchResult,
+    names: Sequence[str],
+    second: Mapping[str, tuple[str, str]],
+    predicted: Mapping[Architecture, Prediction],
+) -> Table:
+    """Return the front with some metrics; `second` has the other reading of one and its title."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    found = {name for record in result.front for name in record.metrics}
-    names = [n for n in by_registration(found) if n in METRICS or n in result.goal.metrics]
-    what = "Verified front" if f"{INHERITED}accuracy" in found else "Front"
+    verified = any(f"{INHERITED}accuracy" in record.metrics for record in result.front)
+    what = "Verified front" if verified else "Front"
     title = f"{what}: {len(result.front)} of {len(result.trials)} architectures"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("index", justify="right", no_wrap=True)
@@ -77,15 +119,13 @@ def front_table(
     for name in names:
         columns.append(("", name))
         table.add_column(describe_metric(name).title, justify="right", no_wrap=True)
-        if describe_metric(name).effort == EVALUATED and f"{SEARCHED}{name}" in found:
-            columns.append((SEARCHED, name))
-            table.add_column("in the search", justify="right", no_wrap=True)
-        if f"{INHERITED}{name}" in found:
-            columns.append((INHERITED, name))
-            table.add_column("inherited", justify="right", no_wrap=True)
+        if name in second:
+            which, heading = second[name]
+            columns.append((which, name))
+            table.add_column(heading, justify="right", no_wrap=True)
     if predicted:
         table.add_column("trained alone, predicted (%)", justify="right", no_wrap=True)
-    table.add_column("architecture")  # the only one that may wrap
+    table.add_column("architecture", min_width=12)  # the only one that may wrap
     labels = _labels(result.front)
     if any(label != name for name, label in labels.items()):
         table.caption = "  ".join(f"{label} {name}" for name, label in labels.items())
@@ -99,8 +139,12 @@ def front_table(
     return table
 
 
-def comparison(networks: Sequence[Network]) -> Table:
-    """Return retrained networks side by side; the last columns are the forms they ship in."""
+def comparison(networks: Sequence[Network], every_form: bool = True) -> Table:
+    """Return retrained networks side by side; the last columns are the forms they ship in.
+
+    Args:
+        every_form: False leaves these columns out.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -113,9 +157,10 @@ def comparison(networks: Sequence[Network]) -> Table:
     costs = [metric for metric in costs if metric.direction == "minimize"]
     for metric in costs:
         table.add_column(metric.title, justify="right")
-    forms = list(dict.fromkeys(form for network in networks for form in network.latencies))
+    shipped = [form for network in networks for form in network.latencies]
+    forms = list(dict.fromkeys(shipped)) if every_form else []
     for form in forms:
-        table.add_column(f"{form} (ms)", justify="right")
+        table.add_column(f"{form} (ms)", justify="right", no_wrap=True)
     latency = describe_metric("latency_ms")
     for network in networks:
         values, times = network.metrics, network.latencies

@@ -288,6 +288,17 @@ def test_the_page_never_mixes_verified_and_inherited_accuracies(verified, networ
     assert any(t["front"] == 0 for t in page_data(tmp_path / "report.html")["trials"])
 
 
+def test_a_narrow_terminal_shows_what_was_asked_for_and_no_value_in_part(verified):
+    console = Console(width=60, record=True, file=io.StringIO())
+    costs = {"params": 123_456.0, "macs": 7_890_123.0, "memory_mb": 12.5}
+    front = [dataclasses.replace(m, metrics={**m.metrics, **costs}) for m in verified.front]
+    console.print(front_table(dataclasses.replace(verified, front=front)))
+    text = console.export_text()
+    assert "…" not in text and "inherited" not in text and "params" not in text
+    assert "more in report/front.csv" in text and "latency" in text
+    assert all(name in text for name in set(front[0].architecture))
+
+
 def test_the_table_shows_both_accuracies_of_a_verified_front(verified, networks):
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(front_table(verified))
