@@ -15,7 +15,7 @@ from configs import Config, UserError
 from configs.atomic import write_atomically
 from configs.kept import read_json
 from experiments.blueprints import is_plain
-from experiments.console import console, step_progress
+from experiments.console import as_duration, console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device, workers_at_a_time
 from experiments.ownership import owned
@@ -215,13 +215,13 @@ def _train(
         is_new = (seed, architecture) in missing
         missing.discard((seed, architecture))
         seconds.append(metrics["seconds"])
-        at_a_time = max(min(workers_at_a_time(trainings[seed].config), len(missing)), 1)
-        left = len(missing) * sum(seconds) / len(seconds) / at_a_time
         if len(seconds) == 1 and missing:
-            console.print(f"{len(missing)} trainings, about {_time(left)}.", highlight=False)
+            at_a_time = max(min(workers_at_a_time(trainings[seed].config), len(missing)), 1)
+            left = as_duration(len(missing) * seconds[0] / at_a_time)
+            console.print(f"{len(missing)} trainings, about {left}.", highlight=False)
         if is_new:
             count = total - len(missing)
-            advance(count, f"left about {_time(left)}" if missing else "")
+            advance(count, "")
             if tracker is not None:
                 tracker.metrics({"rank_trained": count}, step=count)
 
@@ -230,10 +230,6 @@ def _train(
         for seed, training in trainings.items():
             found[seed] = train_all(training, chosen, partial(done, seed))
     return found
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _track(tracker: Tracker, ranking: Ranking, files: Sequence[Path], training: StandAlone) -> None:
