@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -21,8 +20,9 @@ from torch import nn
 
 from configs.errors import TooNoisy, UserError
 from configs.latency import LatencySettings
-from evaluators import Latency, measure_latency
-from evaluators.runtime import as_array, prepare
+from evaluators import Latency
+from evaluators.latency import measure_program
+from evaluators.runtime import Program, as_array, prepare
 from evaluators.runtimes import RUNTIMES
 from evaluators.threads import torch_threads
 from experiments.console import step_progress
@@ -94,20 +94,51 @@ def measure_everywhere(
     """
     settings, place = settings or LatencySettings(), resolve_device(device)
     counts = [count for count in THREADS if count <= (os.cpu_count() or 1)]
-    rows: list[InRuntime] = []
     networks = [each for target in targets for each in networks_of(target, overrides, plugins)]
-    cases = list(itertools.product(networks, installed_runtimes(), BATCHES))
-    for (name, network, (channels, *size)), runtime, batch in cases:
+    cases = list(itertools.product(networks, installed_runtimes(), BATCHES, counts))
+    rows: list[InRuntime] = []
+    for (name, network, (channels, *size)), runtime, batch, threads in cases:
         shape = (channels, *((input_size, input_size) if input_size else size))
-        chosen = dataclasses.replace(settings, runtime=runtime, batch=batch)
-        difference, trouble = _difference(network, shape, chosen, place)
-        for threads in counts:
-            chosen = dataclasses.replace(chosen, threads=threads)
-            time = functools.partial(measure_latency, network, shape, chosen, device=place)
-            latency, reason = (None, trouble) if trouble else _attempt(time)
-            rows.append(InRuntime(name, runtime, batch, threads, latency, difference, reason))
-            on_row(rows[-1], len(rows), len(cases) * len(counts))
+        chosen = dataclasses.replace(settings, runtime=runtime, batch=batch, threads=threads)
+        rows.append(
+            InRuntime(name, runtime, batch, threads, *_measure(network, shape, chosen, place))
+        )
+        on_row(rows[-1], len(rows), len(cases))
     return rows
+
+
+def _measure(
+    network: nn.Module, shape: tuple[int, ...], settings: LatencySettings, device: torch.device
+) -> tuple[Latency | None, float | None, str]:
+    """Return the latency, how far the logits are from eager's, and what stood in the way."""
+    made: list[tuple[torch.Tensor, Program]] = []  # exported or compiled once for both
+
+    def make(example: torch.Tensor) -> Program:
+        made.append((example, prepare(network, example, settings)))
+        return made[-1][1]
+
+    latency, trouble = None, ""
+    try:
+        latency = measure_program(make, shape, settings, device=device)
+    except (TooNoisy, UserError) as error:
+        trouble = str(error)
+    except Exception as error:  # exporters, compilers and runtimes raise many kinds
+        trouble = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+    return latency, _difference(network, settings, *made[-1]) if made else None, trouble
+
+
+@torch.inference_mode()
+def _difference(
+    network: nn.Module, settings: LatencySettings, example: torch.Tensor, program: Program
+) -> float | None:
+    with torch_threads(settings.threads):
+        expected = as_array(
+            prepare(network, example, dataclasses.replace(settings, runtime="eager"))()
+        )
+        found = as_array(program())
+    if expected is None or found is None or found.shape != expected.shape:
+        return None
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
 def measure_with_progress(
@@ -150,30 +181,3 @@ def runtimes_table(rows: Sequence[InRuntime]) -> Table:
             row.network, row.runtime, str(row.batch), str(row.threads), *timed, difference
         )
     return table
-
-
-def _attempt(time: Callable[[], Latency]) -> tuple[Latency | None, str]:
-    try:
-        return time(), ""
-    except (TooNoisy, UserError) as error:
-        return None, str(error)
-
-
-@torch.inference_mode()
-def _difference(
-    network: nn.Module, shape: tuple[int, ...], settings: LatencySettings, device: torch.device
-) -> tuple[float | None, str]:
-    """Return how far the logits are from eager's, and why the runtime cannot run the network."""
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(settings.batch, *shape, generator=generator)
-    example = example.to(device, getattr(torch, settings.dtype))
-    eager = dataclasses.replace(settings, runtime="eager")
-    with torch_threads(settings.threads):
-        expected = as_array(prepare(network, example, eager)())
-        try:
-            found = as_array(prepare(network, example, settings)())
-        except Exception as error:  # exporters, compilers and runtimes raise many kinds
-            return None, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-    if expected is None or found is None or found.shape != expected.shape:
-        return None, ""
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6)), ""
