@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from configs.errors import TooNoisy, UserError
 from configs.latency import LatencySettings
 from evaluators import Latency, deployed
 from evaluators.latency import measure_program
-from evaluators.runtime import Program, as_array, prepare
+from evaluators.runtime import Program, as_array, prepare, runtime_version
 from evaluators.runtimes import onnxruntime, onnxruntime_operators, openvino
 from evaluators.runtimes.onnxruntime import to_onnx
 from evaluators.runtimes.onnxruntime_operators import onnxruntime_extension
@@ -169,9 +170,9 @@ def export_programs(
     Where the network has an involution, or a convolution with each image's own kernels, and a
     runtime with our operators is here, its file is for the batch of ``latency`` too:
     ``model-openvino.onnx``, ``model-operators.onnx`` for ONNX Runtime. Of other networks they run
-    ``model.onnx`` as fast. The program of the runtime that was searched in
-    has the dtype that was searched in, any other is in float32. What can't be written is said, and
-    no older file of that name is left.
+    ``model.onnx`` as fast. The program of the runtime that was searched in has the dtype that was
+    searched in, any other is in float32. What can't be written is said, and no older file of that
+    name is left.
 
     Returns:
         The forms that there are now, with the settings under which each is timed as it is run.
@@ -197,9 +198,11 @@ def export_programs(
 
 def _needs_own_file(network: nn.Module, runtime: str) -> bool:
     """Return whether the runtime is here and runs the network faster with our operators."""
-    if not importlib.util.find_spec(PACKAGES[runtime]):
-        return False
-    if runtime == "onnxruntime_operators" and onnxruntime_extension() is None:
+    try:
+        runtime_version(runtime)
+    except UserError as error:
+        if os.environ.get(onnxruntime_operators.VARIABLE) and runtime != "openvino":
+            console.print(f"[yellow]{error}[/]")  # somebody wants it
         return False
     return any(
         isinstance(module, Involution) or (isinstance(module, CondConv2d) and has_node(module))
