@@ -19,7 +19,7 @@ from experiments.console import as_duration, console, step_progress
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device, workers_at_a_time
 from experiments.ownership import owned
-from experiments.predictors import Scores, read_predictors
+from experiments.predictors import COUNTS, Scores, read_predictors
 from experiments.reporting.rank import print_ranking, write_ranking
 from experiments.retraining import check_recipe
 from experiments.stand_alone import StandAlone, conditions, train_all
@@ -233,14 +233,20 @@ def _train(
 
 
 def _track(tracker: Tracker, ranking: Ranking, files: Sequence[Path], training: StandAlone) -> None:
-    """Log each network as a run of its own, and the judgements and the files with the parent."""
+    """Log each network as a run of its own, and the judgements and the files with the parent.
+
+    ``score.NAME`` is what a predictor says, the higher the better: minus the cross entropy, say.
+    """
     for network in ranking.networks:
         architecture = network.architecture
         name = f"rank-{training.folder_of(architecture).name}"
         params = {"architecture": "/".join(architecture), "plain": network.plain}
-        with tracker.child(name, "rank", params=params) as run:
+        took = training(architecture)["seconds"]  # read from its folder
+        with tracker.child(name, "rank", params=params, seconds=took) as run:
             each = {f"accuracy.seed_{s}": a for s, a in zip(ranking.seeds, network.accuracies)}
-            run.metrics({"accuracy": network.truth, **each, **network.scores})
+            costs = {k: v for k, v in network.scores.items() if k in (*COUNTS, LATENCY)}
+            scores = {f"score.{k}": v for k, v in network.scores.items() if k not in costs}
+            run.metrics({"accuracy": network.truth, **each, **costs, **scores})
     judged = dict(ranking.predictors)
     if ranking.ceiling is not None:
         judged["ceiling"] = ranking.ceiling
