@@ -77,11 +77,16 @@ Values = dict[str, dict[str, float]]
 
 EMA = 0.995  # averaged weights are read besides those of the last step
 VARIANTS: dict[str, dict[str, Any]] = {
-    "fair, mean of losses": {"sampling": "fair", "ema_decay": EMA},
+    "fair, mean of losses": {"sampling": "fair", "path_gradients": "mean", "ema_decay": EMA},
     "fair, sum of losses": {"sampling": "fair", "path_gradients": "sum"},
     "uniform": {"sampling": "uniform"},
-    "sandwich": {"sampling": "sandwich", "ema_decay": EMA},
-    "sandwich, distilled": {"sampling": "sandwich", "distill": True, "ema_decay": EMA},
+    "sandwich": {"sampling": "sandwich", "path_gradients": "mean", "ema_decay": EMA},
+    "sandwich, distilled": {
+        "sampling": "sandwich",
+        "path_gradients": "mean",
+        "distill": True,
+        "ema_decay": EMA,
+    },
 }
 CALIBRATED_TOO = ("sandwich, distilled",)  # is read after several recalibrations
 CALIBRATED = (128, 2048)  # images

@@ -118,17 +118,16 @@ class Train(Recipe):
     """In a sandwich, the other paths learn what the largest one answers, instead of the labels."""
     ema_decay: float = 0.0
     """Decay of the averaged weights that the search reads; 0 reads the last iterate."""
-    path_gradients: Literal["mean", "sum"] = "mean"
-    """How the gradients of a step's m paths are combined. `mean`: what all paths share takes a step
-    as on one path, a candidate, which learns on one of them, an m-th of it, and of weight decay.
-    `sum` (as FairNAS): a candidate takes its whole step, with whole weight decay; the gradients of
-    what is shared are m times as large. To optimizers that rescale gradients, such as AdamW, only
-    the weight decay differs."""
+    path_gradients: Literal["mean", "sum"] = "sum"
+    """How the gradients of a step's m paths are combined. `sum` (as FairNAS): a candidate, which
+    learns on one of them, takes its whole step, with whole weight decay; the gradients of what is
+    shared are m times as large. `mean`: what all paths share takes a step as on one path, a
+    candidate an m-th of it, and of weight decay; in a short training candidates then learn next to
+    nothing (docs/ranking.md). To optimizers that rescale gradients, such as AdamW, only the weight
+    decay differs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        several = self.sampling != "uniform" or self.path_gradients == "mean"
-        require(self, "path_gradients", several, "`uniform` sampling takes one path a step")
         taught = self.sampling == "sandwich" or not self.distill
         require(self, "distill", taught, "`sandwich` sampling has a largest path to learn from")
         require(self, "ema_decay", 0 <= self.ema_decay < 1, "a share in [0, 1) is needed")

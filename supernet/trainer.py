@@ -97,7 +97,7 @@ class Trainer:
         *,
         loss: Loss,
         paths: Paths | None = None,
-        path_gradients: Literal["mean", "sum"] = "mean",
+        path_gradients: Literal["mean", "sum"] = "sum",
         teach: Teach | None = None,
         transform: Transform | None = None,
         anneal: bool = True,

@@ -68,8 +68,6 @@ def test_minimal_file(tmp_path) -> None:
         ("  epochs: 3", "  flip: yes", ["`train.flip`", "known keys", "epochs"]),
         ("name: photos\n", "", ["`name`", "missing"]),
         ("name: photos", "name: a/b", ["name", "'a/b'", "letters"]),
-        ("  epochs: 3", "  sampling: uniform\n  path_gradients: sum",
-         ["train", "path_gradients", "'sum'", "one path"]),
         ("{width: 16, depth: 2}", "{width: 16, depth: 2, candidates: [conv3, conv3]}",
          [":7:", "candidates", "('conv3', 'conv3')", "once"]),
         ("width: 16, depth: 2}", "width: 16}", [":7:", "`space.stages.0.depth`", "missing"]),
