@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from photographs import CLASSES, write_photographs
 from PIL import Image
 from readme_blocks import BLOCK, run_blocks
+from runtimes import is_here
 from safetensors import safe_open
 from spaces import space_values
 from trainings import one_program
@@ -183,7 +183,8 @@ def test_weights_say_what_they_expect(shipped: Shipped) -> None:
 def test_the_latency_of_every_form_is_reported(shipped: Shipped) -> None:
     values = json.loads((shipped.network.folder / "metrics.json").read_text())
     forms = ["eager", "model.onnx", "model-dynamic.onnx"]
-    forms += ["model-openvino.onnx"] if find_spec("openvino") else []  # it has an involution
+    forms += ["model-openvino.onnx"] if is_here("openvino") else []  # it has an involution
+    forms += ["model-operators.onnx"] if is_here("onnxruntime_operators") else []
     assert list(values["latencies"]) == forms
     assert values["latency_ms"] == values["latencies"]["eager"]  # which was searched
     columns = [str(column.header) for column in comparison([shipped.network]).columns]

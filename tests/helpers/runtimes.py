@@ -8,6 +8,15 @@ from configs import UserError
 from evaluators.runtimes import runtime_version
 
 
+def is_here(runtime: str) -> bool:
+    """Return whether all that a runtime needs is installed."""
+    try:
+        runtime_version(runtime)
+    except UserError:
+        return False
+    return True
+
+
 def require(runtime: str) -> None:
     """Skip, with the reason, where a runtime is not here."""
     try:
