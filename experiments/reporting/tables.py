@@ -59,6 +59,10 @@ class Fitting:
 
     def __init__(self, *tables: Table) -> None:
         self.tables = tables
+        for column in (column for table in tables for column in table.columns):
+            if column.no_wrap:  # rich takes the longest word for what it needs
+                texts = (column.header, *column.cells)
+                column.min_width = max(len(str(text)) for text in texts)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unlimited = options.update(width=10_000)
@@ -89,7 +93,8 @@ def front_table(
         for name in names
         if f"{which}{name}" in found and describe_metric(name).effort == EVALUATED
     }
-    asked = [n for n in names if n in result.goal.metrics or n == "accuracy"]
+    wanted = {*result.goal.objectives, *result.goal.bounds, "accuracy"}
+    asked = [name for name in names if name in wanted]
     tables = [_front_table(result, names, second, predicted)]
     if second:
         tables.append(_front_table(result, names, {}, predicted))

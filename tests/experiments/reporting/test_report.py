@@ -288,15 +288,25 @@ def test_the_page_never_mixes_verified_and_inherited_accuracies(verified, networ
     assert any(t["front"] == 0 for t in page_data(tmp_path / "report.html")["trials"])
 
 
-def test_a_narrow_terminal_shows_what_was_asked_for_and_no_value_in_part(verified):
-    console = Console(width=60, record=True, file=io.StringIO())
-    costs = {"params": 123_456.0, "macs": 7_890_123.0, "memory_mb": 12.5}
-    front = [dataclasses.replace(m, metrics={**m.metrics, **costs}) for m in verified.front]
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(60, ["inherited", "params"]), (80, ["inherited"])]
+)
+def test_a_narrow_terminal_shows_what_was_asked_for_and_no_value_in_part(
+    verified, width: int, left_out: list[str]
+):
+    costs = {"cross_entropy": 0.8741, "cross_entropy_deviation": 0.85, "params": 182_000.0,
+             "macs": 12_900_000.0}  # fmt: skip
+    front = [
+        dataclasses.replace(m, architecture=("narrow3",) * 4, metrics={**m.metrics, **costs})
+        for m in verified.front
+    ]
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(front_table(dataclasses.replace(verified, front=front)))
     text = console.export_text()
-    assert "…" not in text and "inherited" not in text and "params" not in text
-    assert "more in report/front.csv" in text and "latency" in text
-    assert all(name in text for name in set(front[0].architecture))
+    assert "…" not in text and not any(name in text for name in left_out)
+    assert "more in report/front.csv" in text and "latency (ms)" in text
+    member = front[0].metrics
+    assert f"{member['accuracy']:.1f} ± " in text and "narrow3" in text
 
 
 def test_the_table_shows_both_accuracies_of_a_verified_front(verified, networks):
