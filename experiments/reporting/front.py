@@ -10,7 +10,7 @@ from typing import cast
 
 from configs.errors import UserError
 from configs.kept import WRONG, reason_of
-from evaluators.metrics import EVALUATED, Metric, metrics_among
+from evaluators.metrics import EVALUATED, Metric, describe_metric, metrics_among
 from search.trials import State, TrialRecord
 
 WITHIN = r"fastest-within (\d+(?:\.\d+)?)%"  # points of accuracy
@@ -60,13 +60,15 @@ def read_records(table: Path) -> list[TrialRecord]:
 def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
     """Return a member of the front: ``best``, ``knee``, ``fastest-within N%``, or its index.
 
-    ``best`` has the highest accuracy; without accuracies it is the first member, which is the best
-    in the first objective. ``knee`` is where more accuracy begins to cost much: of latency (else
+    ``best`` is the cheapest of those that are as accurate as the most accurate one, within its
+    standard error (the one-standard-error rule of Breiman et al., 1984): what noise has lifted to
+    the top costs nothing then. Without accuracies it is the first member, which is the best in the
+    first objective. ``knee`` is where more accuracy begins to cost much: of latency (else
     params, MACs, memory) and accuracy, each scaled to the front's range, it is the member farthest
     above the straight line from the cheapest member to the most accurate one. No unit or scale
     changes it; a front without such a member (two points, or bent inwards) gives ``best``.
     ``fastest-within 1%`` is the cheapest of those whose accuracy is at most one point below the
-    best; of the same cost as for the knee.
+    highest; of the same cost as for the knee.
 
     Raises:
         UserError: It is anything else; the message names what can be picked.
@@ -74,8 +76,7 @@ def pick(front: Sequence[TrialRecord], choice: str | int) -> TrialRecord:
     if not front:
         raise UserError("--pick: the front is empty; no architecture can be picked")
     if choice == "best":
-        quality = quality_of(front)
-        return front[0] if quality is None else max(front, key=lambda r: r.metrics[quality])
+        return _cheapest_within(front, None)
     if choice == "knee":
         return _knee(front)
     if within := re.fullmatch(WITHIN, str(choice)):
@@ -108,8 +109,13 @@ def _first_common(records: Sequence[TrialRecord], names: Sequence[str]) -> str |
     return next((n for n in names if all(n in record.metrics for record in records)), None)
 
 
+def _most_accurate(front: Sequence[TrialRecord]) -> TrialRecord:
+    quality = quality_of(front)
+    return front[0] if quality is None else max(front, key=lambda r: r.metrics[quality])
+
+
 def _knee(front: Sequence[TrialRecord]) -> TrialRecord:
-    best = pick(front, "best")
+    best = _most_accurate(front)
     cost, quality = cost_of(front), quality_of(front)
     if cost is None or quality is None:
         return best
@@ -127,10 +133,13 @@ def _knee(front: Sequence[TrialRecord]) -> TrialRecord:
     return knee if above_the_line(knee) > 1e-9 else best
 
 
-def _cheapest_within(front: Sequence[TrialRecord], points: float) -> TrialRecord:
-    best = pick(front, "best")
+def _cheapest_within(front: Sequence[TrialRecord], points: float | None) -> TrialRecord:
+    """Return the cheapest of nearly the highest accuracy; None: within its standard error."""
+    best = _most_accurate(front)
     cost, quality = cost_of(front), quality_of(front)
-    if cost is None or quality is None:
+    if points is None and quality is not None:
+        points = describe_metric(quality).error(best.metrics)
+    if cost is None or quality is None or points is None:
         return best
     least = best.metrics[quality] - points
     near = [record for record in front if record.metrics[quality] >= least]

@@ -16,6 +16,7 @@ from spaces import small_config
 
 from configs import Config
 from configs.errors import TooNoisy
+from evaluators.metrics import describe_metric
 from experiments import search as search_module
 from experiments.confirmation import confirm_verified
 from experiments.reporting.front import pick, read_front
@@ -160,7 +161,10 @@ def test_the_front_is_that_of_the_verified_networks(story: Story) -> None:
             assert accuracy < member.metrics["accuracy"] or (
                 latency >= member.metrics["latency_ms"]
             )
-    assert pick(front, "best").metrics["accuracy"] == max(r.metrics["accuracy"] for r in front)
+    highest = max(front, key=lambda r: r.metrics["accuracy"])
+    error = describe_metric("accuracy").error(highest.metrics)
+    near = [r for r in front if r.metrics["accuracy"] >= highest.metrics["accuracy"] - error]
+    assert pick(front, "best") == min(near, key=lambda r: r.metrics["latency_ms"])
     assert "Verified front" in story.printed and "inherited" in story.printed
     assert "Kendall's tau" in story.printed
     assert "Front, measured again" not in story.printed  # the inherited one selects nothing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from configs.errors import UserError
@@ -40,6 +42,19 @@ def test_a_front_without_a_knee_gives_the_best():
     for front in (ends, ends[:1], bent_inwards):
         assert pick(front, "knee").number == 0
     assert pick([record(7, params=3.0)], "best").number == 7
+
+
+def test_what_noise_has_lifted_is_not_the_best():
+    """quickstart, 2026-12-01: 432 images; retrained, the second had 82 %, the first 74 %."""
+    front = [
+        record(0, ["ghost3"] * 4, accuracy=74.07, accuracy_images=432, latency_ms=1.35),
+        record(1, ["dw5"] * 4, accuracy=73.61, accuracy_images=432, latency_ms=0.84),
+        record(2, ["narrow3"] * 4, accuracy=65.74, accuracy_images=432, latency_ms=0.64),
+    ]
+    assert pick(front, "best").number == 1
+    many = [dataclasses.replace(r, metrics={**r.metrics, "accuracy_images": 1e6}) for r in front]
+    assert pick(many, "best").number == 0
+    assert pick(front, "fastest-within 0%").number == 0
 
 
 @pytest.mark.parametrize(
