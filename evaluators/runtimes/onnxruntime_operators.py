@@ -10,7 +10,6 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -55,9 +54,13 @@ def onnxruntime_extension() -> str | None:
     Raises:
         UserError: ``$ONNXRUNTIME_INCLUDE`` names a folder without them.
     """
-    found = headers()
-    own = None if found is None else _library(found)
+    own = _found()
     return None if own is None else own._name
+
+
+def _found() -> ctypes.CDLL | None:
+    include = headers()
+    return None if include is None else _library(include)
 
 
 @functools.cache
@@ -93,17 +96,10 @@ def open_program(content: bytes, example: torch.Tensor, settings: LatencySetting
     """
     _version()
     _check(example)
-    return onnxruntime.open_program(content, example, settings, library=with_threads(settings))
-
-
-def with_threads(settings: LatencySettings) -> Any:
-    """Return the library, told how many threads our operators may take in this process."""
-    found = headers()
-    own = None if found is None else _library(found)
-    if own is None:
-        return None
-    own.evolute_set_threads(integers(settings.threads))
-    return own._name
+    own = _found()
+    assert own is not None  # or there would be no version
+    own.evolute_set_threads(integers(settings.threads))  # of this process
+    return onnxruntime.open_program(content, example, settings, library=own._name)
 
 
 def _check(example: torch.Tensor) -> None:
