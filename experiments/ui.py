@@ -19,7 +19,7 @@ from experiments.places import DATABASE, RUNS
 from experiments.tracking.journal import Journal
 from experiments.tracking.store import check_uri, import_mlflow, local_uri, open_client
 from experiments.tracking.uploader import upload
-from experiments.tracking.view import compare_page, runs_page
+from experiments.tracking.view import COMPARED, comparison_page, comparison_tag, runs_page
 
 START_SECONDS = 120.0  # a cold start on a loaded machine; it takes about five
 
@@ -122,9 +122,15 @@ def _front_page(uri: str, directory: Path) -> str:
         parents = [parent for parent in parents if journal.is_of(parent)]
     members = [run for run in found if run.data.tags["mlflow.parentRunId"] in parents[:1]]
     verified = [run for run in members if run.data.tags["evolute.kind"] == "verify"]
-    front = sorted(verified or members, key=lambda run: int(run.data.tags["front"]))
-    ids = [run.info.run_id for run in front]
-    return compare_page(front[0].info.experiment_id, ids) if len(ids) > 1 else ""
+    front = verified or members
+    if len(front) < 2:
+        return ""
+    experiment, parent = front[0].info.experiment_id, parents[0]
+    kind = front[0].data.tags["evolute.kind"]
+    layers = sorted(key for key in front[0].data.params if key.startswith("layer_"))
+    metrics = [name for name in COMPARED if all(name in run.data.metrics for run in front)]
+    client.set_experiment_tag(experiment, *comparison_tag(parent, kind, layers, metrics))
+    return comparison_page(experiment, parent)
 
 
 def _runs_that_exist(directory: Path) -> str:

@@ -101,6 +101,6 @@ def test_the_description_of_the_search(pages: Pages) -> None:
 def test_members_of_the_front_are_compared(pages: Pages) -> None:
     """The second address that `evolute ui` prints."""
     (address,) = re.findall(r"Its front, compared: (\S+)", "".join(pages.printed))
-    text = pages.text(address, "Parallel Coordinates Plot", "layer_00", "layer_03", "latency_ms")
+    text = pages.text(address, "Parallel Coordinates", "layer_00", "layer_03", "latency_ms")
     members = [name for name in pages.runs if f" {name} " in text]
     assert len(members) > 1
