@@ -11,8 +11,10 @@ from evaluators.complexity import count_macs, count_params, peak_memory_mb
 from evaluators.device_lock import exclusive_device, shared_device
 from evaluators.fingerprint import fingerprint, fingerprint_key
 from evaluators.latency import Latency, measure_latency, measure_reference
-from evaluators.metrics import METRICS, Metric, Subject, register_metric
+from evaluators.metric import Metric, register_metric
+from evaluators.metrics import METRICS
 from evaluators.runtime import Runtime, deployed, register_runtime
+from evaluators.subject import Subject
 
 __all__ = [
     "METRICS",

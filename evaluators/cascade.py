@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from configs.errors import Stopped
 from evaluators.device_lock import shared_device
-from evaluators.metrics import METRICS, TIMED, Metric, Subject, metrics_among
+from evaluators.metric import METRICS, TIMED, Metric, metrics_among
+from evaluators.subject import Subject
 
 
 def in_order(names: Iterable[str]) -> list[Metric]:

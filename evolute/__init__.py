@@ -66,7 +66,7 @@ _PUBLIC = {
     ),
     "evaluators.runtimes.onnxruntime_operators": ("onnxruntime_extension",),
     "evaluators.runtimes.openvino": ("openvino_extension",),
-    "evaluators.metrics": ("COUNTED", "EVALUATED", "TIMED"),
+    "evaluators.metric": ("COUNTED", "EVALUATED", "TIMED"),
     "search": (
         "Goal",
         "SearchProgress",
@@ -130,9 +130,9 @@ if TYPE_CHECKING:
     from evaluators import register_metric as register_metric
     from evaluators import register_runtime as register_runtime
     from evaluators import shared_device as shared_device
-    from evaluators.metrics import COUNTED as COUNTED
-    from evaluators.metrics import EVALUATED as EVALUATED
-    from evaluators.metrics import TIMED as TIMED
+    from evaluators.metric import COUNTED as COUNTED
+    from evaluators.metric import EVALUATED as EVALUATED
+    from evaluators.metric import TIMED as TIMED
     from evaluators.runtimes.onnxruntime_operators import (
         onnxruntime_extension as onnxruntime_extension,
     )

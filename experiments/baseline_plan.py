@@ -20,7 +20,7 @@ from configs import UserError
 from configs.atomic import write_atomically
 from configs.kept import read_json
 from evaluators import TooNoisy, count_macs, count_params, deployed, measure_latency, shared_device
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.blueprints import Blueprint, InSpace, OfTimm
 from experiments.classification import network_trainer
 from experiments.console import busy

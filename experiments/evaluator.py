@@ -13,8 +13,9 @@ from configs.differences import first_difference
 from evaluators import Latency, measure_in_order, shared_device
 from evaluators.cascade import in_order
 from evaluators.fingerprint import Fingerprint
-from evaluators.metrics import COUNTED, EVALUATED, METRICS, Subject
+from evaluators.metric import COUNTED, EVALUATED, METRICS
 from evaluators.prefixes import Prefixes
+from evaluators.subject import Subject
 from evaluators.threads import torch_threads
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import resolve_device, worker_threads

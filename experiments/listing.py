@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from configs import find_config, preset_names
 from configs.registry import import_all
-from evaluators.metrics import METRICS, Metric
+from evaluators.metric import METRICS, Metric
 from evaluators.runtime import Runtime
 from evaluators.runtimes import RUNTIMES
 from experiments.data import sources

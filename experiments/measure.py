@@ -28,7 +28,7 @@ from evaluators import (
 from evaluators.complexity import smallest_and_largest
 from evaluators.fingerprint import Fingerprint
 from evaluators.latency import measure_program
-from evaluators.metrics import short_number
+from evaluators.metric import short_number
 from evaluators.runtime import Program
 from evaluators.runtimes.onnxruntime import describe_program, open_program
 from experiments.devices import resolve_device

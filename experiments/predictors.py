@@ -18,7 +18,8 @@ from configs.errors import TooNoisy
 from configs.kept import numbers, read_or_none
 from evaluators import shared_device
 from evaluators.cascade import measure_in_order
-from evaluators.metrics import METRICS, Subject, describe_metric
+from evaluators.metric import METRICS, describe_metric
+from evaluators.subject import Subject
 from experiments.console import step_progress
 from experiments.data.splits import Splits
 from experiments.devices import resolve_device

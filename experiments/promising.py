@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evaluators.metrics import EVALUATED, METRICS, describe_metric
+from evaluators.metric import EVALUATED, METRICS, describe_metric
 from experiments.plain_networks import PlainNetworks
 from search.goal import Goal
 from search.halving import Entrant

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs import Config, UserError
 from configs.atomic import write_atomically
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.confirmation import confirm_front, confirm_verified
 from experiments.console import KEPT_S, Pace, busy, console, copied, note, step_progress
 from experiments.data.splits import open_images, say

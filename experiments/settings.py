@@ -15,7 +15,7 @@ from configs.loading import find_config, place_of
 from configs.registry import load_plugins
 from configs.secrets import has_secret
 from configs.suggestions import did_you_mean
-from evaluators.metrics import AT, METRICS
+from evaluators.metric import AT, METRICS
 from evaluators.runtimes import RUNTIMES
 from experiments.data.splits import find_source
 from experiments.tracking.credentials import STORAGE, complete

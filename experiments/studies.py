@@ -17,7 +17,7 @@ from typing import Any
 
 from configs import Config, UserError, config_to_dict
 from evaluators import TooNoisy
-from evaluators.metrics import AT, METRICS, TIMED
+from evaluators.metric import AT, METRICS, TIMED
 from experiments.console import busy
 from experiments.evaluator import latency_fingerprint
 from experiments.settings import goal_of

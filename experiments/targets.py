@@ -18,7 +18,8 @@ from configs.registry import load_plugins
 from evaluators import fingerprint, measure_latency, measure_reference, shared_device
 from evaluators.fingerprint import Fingerprint
 from evaluators.latency import Latency
-from evaluators.metrics import AT, METRICS, Subject
+from evaluators.metric import AT, METRICS
+from evaluators.subject import Subject
 from experiments.devices import gpus_per_worker, latency_device
 from experiments.settings import goal_of
 from experiments.workspace import with_absolute_paths

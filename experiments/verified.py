@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.errors import UserError
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.retrained import Retrained, read_retrained
 from search.fidelities import Fidelities, Readings
 from search.scales import scale_of

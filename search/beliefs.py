@@ -52,7 +52,7 @@ class Belief(Protocol):
 
 def beliefs(problem: Problem) -> dict[str, Belief]:
     """Return a belief for each metric of a goal, by name."""
-    from evaluators.metrics import TIMED, describe_metric  # loads torch
+    from evaluators.metric import TIMED, describe_metric  # loads torch
 
     def belief(name: str) -> Belief:
         if name in problem.known:

@@ -184,6 +184,6 @@ def _check_bound(name: str, bound: float) -> None:
 
 def _registered_direction(name: str) -> str | None:
     """The better direction of a registered metric; None of a user's own that nobody declared."""
-    from evaluators.metrics import METRICS  # loads torch, which a worker with a table never needs
+    from evaluators.metric import METRICS  # loads torch, which a worker with a table never needs
 
     return METRICS[name].direction if name in METRICS else None

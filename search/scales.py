@@ -22,7 +22,7 @@ class Scale:
 
         By the delta method, from the standard error that the metric's registration gives.
         """
-        from evaluators.metrics import describe_metric  # loads torch
+        from evaluators.metric import describe_metric  # loads torch
 
         error = describe_metric(name).error
         errors = np.array([error(values) or 0.0 for values in metrics])
@@ -47,7 +47,7 @@ def scale_of(name: str, values: Sequence[float], bounds: Sequence[float] = ()) -
 
     It is that of its ceiling where the metric has one, and logarithmic where all are positive.
     """
-    from evaluators.metrics import describe_metric  # loads torch
+    from evaluators.metric import describe_metric  # loads torch
 
     ceiling = describe_metric(name).ceiling
     if ceiling is not None:

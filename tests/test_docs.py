@@ -15,7 +15,7 @@ from spaces import random_images, random_labels, space_values
 import evolute
 from configs import preset_names
 from configs.registry import load_plugins
-from evaluators.metrics import METRICS
+from evaluators.metric import METRICS
 from experiments.data.splits import load_splits
 from search.samplers import SAMPLERS
 

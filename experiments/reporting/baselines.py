@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.atomic import write_atomically
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 
 if TYPE_CHECKING:
     from rich.table import Table

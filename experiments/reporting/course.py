@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.figures import new_figure, save_figure, style_axes
 from experiments.reporting.plots import FRONT, OTHER, VERIFIED, points_of
 from search.ranking import kendall_tau_with_interval

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.atomic import write_atomically
-from evaluators.metrics import describe_metric, short_number
+from evaluators.metric import describe_metric, short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from configs import Config
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.baselines import Trained, paired_difference
 from experiments.reporting.networks import Contest, contest
 from search.trials import TrialRecord

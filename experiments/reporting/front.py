@@ -10,7 +10,7 @@ from typing import cast
 
 from configs.errors import UserError
 from configs.kept import WRONG, reason_of
-from evaluators.metrics import EVALUATED, Metric, describe_metric, metrics_among
+from evaluators.metric import EVALUATED, Metric, describe_metric, metrics_among
 from search.trials import State, TrialRecord
 
 WITHIN = r"fastest-within (\d+(?:\.\d+)?)%"  # points of accuracy

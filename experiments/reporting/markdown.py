@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluators.metrics import describe_metric, metrics_among
+from evaluators.metric import describe_metric, metrics_among
 from experiments.reporting.baselines import DASH
 from search.trials import TrialRecord
 

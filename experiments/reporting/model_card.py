@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs import Config
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.how_to_load import how_to_load, with_section
 from experiments.reporting.markdown import markdown_table
 

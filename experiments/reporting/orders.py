@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluators.metrics import EVALUATED, METRICS, describe_metric, metrics_among
+from evaluators.metric import EVALUATED, METRICS, describe_metric, metrics_among
 from experiments.reporting.baselines import Trained
 from search.ranking import kendall_tau_with_interval
 from search.trials import INHERITED, TrialRecord

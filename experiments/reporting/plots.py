@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from evaluators.metrics import metrics_among
+from evaluators.metric import metrics_among
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.figures import new_figure, save_figure, style_axes, write_headline
 from experiments.reporting.front import cost_of

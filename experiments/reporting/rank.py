@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs.atomic import write_atomically
-from evaluators.metrics import METRICS, describe_metric, short_number
+from evaluators.metric import METRICS, describe_metric, short_number
 from experiments.console import console
 from experiments.reporting.colours import colours_of, ink_on
 from experiments.reporting.figures import new_figure, save_figure

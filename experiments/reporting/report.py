@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from configs.atomic import write_atomically
-from evaluators.metrics import by_registration
+from evaluators.metric import by_registration
 from experiments.reporting.account import Account
 from experiments.reporting.course import plot_counting, plot_course
 from experiments.reporting.plots import plot_architectures, plot_front

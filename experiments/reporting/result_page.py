@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import Config
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.baselines import DASH, HEADS, Trained, cells
 from experiments.reporting.families import chosen_families, family_effects, layers_offering
 from experiments.reporting.findings import findings

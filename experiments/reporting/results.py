@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.baselines import Trained, shown
 from experiments.reporting.figures import new_figure, save_figure, style_axes
 from experiments.reporting.plots import FRONT, OTHER

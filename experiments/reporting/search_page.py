@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from evaluators.metrics import METRICS, by_registration, describe_metric
+from evaluators.metric import METRICS, by_registration, describe_metric
 from experiments.reporting.account import Account
 from experiments.reporting.choices import choice_effects, layer_importances
 from experiments.reporting.colours import colours_of, ink_on

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluators.metrics import METRICS, TIMED, describe_metric
+from evaluators.metric import METRICS, TIMED, describe_metric
 from search import SearchResult
 from search.layer_sums import LayerSums
 from search.space_profile import SpaceProfile

@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from evaluators.metrics import (
-    EVALUATED,
-    METRICS,
-    by_registration,
-    describe_metric,
-    metrics_among,
-)
+from evaluators.metric import EVALUATED, METRICS, by_registration, describe_metric, metrics_among
 from experiments.reporting.colours import colours_of, ink_on
 from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 from search_space import Architecture, ChoiceSpace

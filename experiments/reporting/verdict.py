@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.front import cost_of
 from search.trials import INHERITED, TrialRecord
 from search_space import Architecture

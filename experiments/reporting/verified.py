@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.atomic import write_atomically
-from evaluators.metrics import by_registration, describe_metric
+from evaluators.metric import by_registration, describe_metric
 from search.trials import INHERITED, SEARCHED, SearchResult, TrialRecord
 
 VERIFIED_TABLE = "verified.csv"

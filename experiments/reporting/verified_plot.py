@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments.reporting.figures import new_figure, save_figure, style_axes, write_headline
 from experiments.reporting.plots import FRONT, OTHER, VERIFIED, front_axes, points_of, scatter
 from experiments.reporting.verified import VerifiedNetwork

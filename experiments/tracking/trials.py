@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluators.metrics import metrics_among
+from evaluators.metric import metrics_among
 from experiments.reporting.verified import READING, VerifiedNetwork
 from experiments.tracking.view import NOTE
 from search import SearchProgress, TrialRecord

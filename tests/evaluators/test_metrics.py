@@ -24,7 +24,7 @@ from evaluators import (
     register_metric,
 )
 from evaluators.cascade import in_order
-from evaluators.metrics import COUNTED, EVALUATED, TIMED, by_registration, describe_metric
+from evaluators.metric import COUNTED, EVALUATED, TIMED, by_registration, describe_metric
 from search_space import build_network
 
 SHAPE = (1, 8, 8)

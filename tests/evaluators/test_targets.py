@@ -10,7 +10,8 @@ from torch import nn
 from configs import UserError
 from evaluators import LatencySettings, Subject, measure_in_order
 from evaluators.cascade import in_order
-from evaluators.metrics import METRICS, by_registration, describe_metric, metrics_among, time_here
+from evaluators.metric import METRICS, by_registration, describe_metric, metrics_among
+from evaluators.subject import time_here
 
 COMPANIONS = {"latency_spread", "latency_reference_ms"}
 

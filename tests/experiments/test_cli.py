@@ -258,7 +258,7 @@ def test_several_processes_train_one_supernet(folder) -> None:
 
 def test_list_names_everything_that_a_configuration_can_ask_for(capsys) -> None:
     from configs import preset_names
-    from evaluators.metrics import METRICS
+    from evaluators.metric import METRICS
     from evaluators.runtimes import RUNTIMES
     from search.samplers import SAMPLERS
     from search_space.registry import operator_names

@@ -31,7 +31,7 @@ KILLS, TRIALS, MANY, WORKERS = 10, 30, 60, 6
 PLUGIN = '''
 """A metric that notes every evaluation, when it begins and when it ends."""
 import hashlib, json, os, time
-from evaluators.metrics import EVALUATED, register_metric
+from evaluators.metric import EVALUATED, register_metric
 
 def note(event, network):
     entry = {"event": event, "process": os.getpid(),

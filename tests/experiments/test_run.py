@@ -30,7 +30,7 @@ from spaces import random_images
 from trainings import one_program
 
 from configs import Config, UserError, load_config
-from evaluators.metrics import METRICS
+from evaluators.metric import METRICS
 from experiments import cli
 from experiments.evaluator import SupernetEvaluator
 from experiments.finished import what_was_said

@@ -19,7 +19,7 @@ from spaces import small_config
 
 from configs import Config, UserError
 from evaluators import measure_accuracy, recalibrate
-from evaluators.metrics import METRICS
+from evaluators.metric import METRICS
 from experiments.cli import _store
 from experiments.data.splits import load_splits
 from experiments.evaluator import SupernetEvaluator

@@ -16,7 +16,7 @@ from spaces import small_config
 
 from configs import Config
 from configs.errors import TooNoisy
-from evaluators.metrics import describe_metric
+from evaluators.metric import describe_metric
 from experiments import search as search_module
 from experiments.confirmation import confirm_verified
 from experiments.reporting.front import pick, read_front
