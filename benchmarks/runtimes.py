@@ -2,12 +2,14 @@
 
     python benchmarks/runtimes.py                 # 30 architectures of cifar10_cpu; some minutes
     python benchmarks/runtimes.py --compile       # torch.compile too: a minute or so a network more
+    python benchmarks/runtimes.py --show          # the tables of the record
     python benchmarks/runtimes.py --networks 3 --out /tmp/smoke.json    # a smoke test
 
 Every architecture is timed under each runtime in turn, so drift hits all alike; two passes under
 the first runtime say what agreement a runtime has with itself. OpenVINO runs our operators by the
 extension, as does `onnxruntime_operators`; what is not installed is left out. Kendall's tau with a
-bootstrap interval (95 %) over the architectures. The record is written as JSON after each
+bootstrap interval (95 %) over the architectures. A second table has what a layer adds, by least
+squares over the same networks. The record is written as JSON after each
 architecture; started again, with the same options on the same machine, it goes on from there, and a
 finished record is printed.
 """
@@ -34,6 +36,7 @@ from evaluators.runtimes import runtime_version
 from experiments.measure_runtimes import installed_runtimes
 
 console = Console(width=100)
+RECORD = Path("docs/results/runtimes.json")
 RUNTIMES = ("eager", "onnxruntime", "onnxruntime_operators", "openvino")  # those that are here
 
 
@@ -111,33 +114,65 @@ def agreement(first: list[float], second: list[float]) -> tuple[float, float, fl
     return float(kendalltau(a, b).statistic), float(low), float(high)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="cifar10_cpu")
-    parser.add_argument("--networks", type=int, default=30)
-    parser.add_argument("--compile", action="store_true", help="torch.compile too")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/runtimes.json"))
-    arguments = parser.parse_args()
-    config = evolute.load_config(arguments.preset)
-    space = evolute.SearchSpace(config.space)
-    architectures = draw(space, arguments.networks)
-    record = begin(arguments, config, architectures)
-    measure(config, space, architectures, record, arguments.out)
-    base = record["milliseconds"][RUNTIMES[0]]
-    table = Table(title=f"{arguments.networks} architectures of {arguments.preset}")
+def layer_costs(
+    architectures: list[str], milliseconds: list[float]
+) -> tuple[dict[str, float], float]:
+    """Return what a layer of each candidate adds (ms), and the share of variance it explains.
+
+    Least squares, with what all networks have in common as the intercept; ``skip`` adds nothing.
+    """
+    layers = [architecture.split("/") for architecture in architectures]
+    names = sorted({name for network in layers for name in network} - {"skip"})
+    counts = np.array([[1, *(network.count(name) for name in names)] for network in layers])
+    values = np.array(milliseconds)
+    fit, *_ = np.linalg.lstsq(counts, values, rcond=None)
+    explained = 1 - np.var(values - counts @ fit) / np.var(values)
+    return dict(zip(names, fit[1:].tolist(), strict=True)), float(explained)
+
+
+def tables(record: dict[str, Any]) -> None:
+    """Print how the runtimes agree, and what a layer costs in each; note the agreement."""
+    times = record["milliseconds"]
+    base = times[RUNTIMES[0]]
+    agreements = Table(title=f"{len(base)} architectures of {record['preset']}")
     for column in ("runtime", "median ms", "median ratio", "range of ratios", "tau (95 %)"):
-        table.add_column(column, justify="left" if column == "runtime" else "right")
-    for name, values in record["milliseconds"].items():
+        agreements.add_column(column, justify="left" if column == "runtime" else "right")
+    for name, values in times.items():
         ratios = np.array(values) / np.array(base)
         tau, low, high = record["tau"][name] = agreement(base, values)
-        table.add_row(
+        agreements.add_row(
             name,
             f"{np.median(values):.2f}",
             f"{np.median(ratios):.2f}",
             f"{ratios.min():.2f} .. {ratios.max():.2f}",
             f"{tau:.2f} ({low:.2f} .. {high:.2f})",
         )
-    console.print(table)
+    console.print(agreements)
+    fits = {name: layer_costs(record["architectures"], values) for name, values in times.items()}
+    names = list(fits[RUNTIMES[0]][0])
+    layers = Table("runtime", "explained", *names, title="ms that a layer adds")
+    for name, (costs, explained) in fits.items():
+        layers.add_row(name, f"{explained:.2f}", *(f"{costs[each]:.2f}" for each in names))
+    console.print(layers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="cifar10_cpu")
+    parser.add_argument("--networks", type=int, default=30)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--show", action="store_true", help="print a record, measure nothing")
+    arguments = parser.parse_args()
+    if arguments.show:
+        tables(json.loads(arguments.out.read_text()))
+        return
+    config = evolute.load_config(arguments.preset)
+    space = evolute.SearchSpace(config.space)
+    architectures = draw(space, arguments.networks)
+    record = begin(arguments, config, architectures)
+    measure(config, space, architectures, record, arguments.out)
+    tables(record)
     write_atomically(arguments.out, json.dumps(record, indent=1) + "\n")
 
 
