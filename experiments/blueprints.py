@@ -46,7 +46,7 @@ class Blueprint(Protocol):
         """Write the file from which the network is built again.
 
         Args:
-            expected: What the weights expect of images; see `experiments.export.pretrained_cfg`.
+            expected: What the weights expect of images; see `experiments.programs.pretrained_cfg`.
         """
 
 

@@ -307,7 +307,7 @@ def measure(
         ),
     ],
     runtime: Annotated[
-        str, typer.Option("--runtime", help="eager, compile, onnxruntime or openvino.")
+        str, typer.Option("--runtime", help="eager, openvino ...; evolute list names all.")
     ] = "eager",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
@@ -365,7 +365,10 @@ def measure(
     }
     if all_:
         if json_:
-            echo: Any = lambda row, *_: typer.echo(json.dumps(row.as_values()))  # noqa: E731
+
+            def echo(row: Any, *_: object) -> None:
+                typer.echo(json.dumps(row.as_values()))
+
             measure_everywhere(targets, settings, **options, on_row=echo)
         else:
             console.print(runtimes_table(measure_with_progress(targets, settings, **options)))
@@ -415,7 +418,7 @@ def export(
     """
     from configs.errors import UserError
     from experiments.console import busy
-    from experiments.export_folder import export_folder
+    from experiments.export import export_folder
     from experiments.smaller import summary
 
     with busy(f"Exporting {directory} ..."):
@@ -456,7 +459,7 @@ def operators(
     ] = None,
     size: Annotated[int, typer.Option("--size", min=1, help="Height and width in pixels.")] = 28,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="eager, compile, onnxruntime or openvino.")
+        str, typer.Option("--runtime", help="eager, openvino ...; evolute list names all.")
     ] = "eager",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[

@@ -25,7 +25,7 @@ from experiments.classification import network_trainer
 from experiments.data.splits import Splits, load_splits
 from experiments.devices import hold_in_step, resolve_device, worker_threads
 from experiments.evaluator import image_shape, latency_fingerprint
-from experiments.export import as_metadata, pretrained_cfg
+from experiments.programs import as_metadata, pretrained_cfg
 from experiments.stand_alone import METRICS_FILE, finished_metrics, train_alone
 from experiments.train import load_supernet
 from experiments.training_history import TrainingHistory

@@ -15,8 +15,8 @@ from evaluators import shared_device
 from experiments.console import console
 from experiments.devices import latency_device
 from experiments.evaluator import image_shape, latency_fingerprint
-from experiments.export import PROGRAMS, as_metadata, export_programs, measure_forms
-from experiments.exports import note_exports, read_exports
+from experiments.program_list import note_exports, read_exports
+from experiments.programs import PROGRAMS, as_metadata, export_programs, measure_forms
 from experiments.reporting.model_card import model_card
 from experiments.reporting.plots import plot_architectures
 from experiments.retrained import Retrained, read_retrained

@@ -29,7 +29,7 @@ from configs.latency import LatencySettings
 from evaluators.latency import Latency, measure_program
 from evaluators.runtimes import openvino
 from experiments.data.splits import Splits, load_splits
-from experiments.export import Export, export_onnx
+from experiments.programs import Export, export_onnx
 from experiments.settings import load_config
 from experiments.workspace import Workspace
 

@@ -18,7 +18,7 @@ from spaces import random_images, randomize_norms, small_space, space_values
 from configs import Config
 from configs.loading import check_config
 from configs.space import Space
-from experiments.export_folder import export_folder
+from experiments.export import export_folder
 from search_space import build_network, save_architecture
 from supernet.checkpoint import save_weights
 

@@ -2,7 +2,7 @@
 
 The first is exported for the batch that is timed, the second for any. They are different programs:
 where the number of images is not known, an operator that mixes kernels for each image must apply
-all of its kernels. `experiments.export` ships what is timed here: both use `to_onnx`.
+all of its kernels. `experiments.programs` ships what is timed here: both use `to_onnx`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.exports import OPERATORS
+from experiments.program_list import OPERATORS
 from search_space.architecture import WEIGHTS
 
 HEADING = "## Load"

@@ -1,158 +1,135 @@
-"""What is shipped: the program that was timed, with what it expects of images."""
+"""`evolute export`: a retrained network in another form is the same network."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
-import onnx
+import numpy as np
 import onnxruntime
 import pytest
 import torch
-from runtimes import require
-from spaces import random_images, small_space
-from torch import nn
+from PIL import Image
+from readme_blocks import run_blocks
+from sklearn.datasets import load_sample_image
+from spaces import random_images, randomize_norms, small_space
 
-from configs.latency import LatencySettings
-from evaluators.runtimes import prepare
-from experiments.data.preprocessing import Preprocessing
-from experiments.export import (
-    as_metadata,
-    export_onnx,
-    export_programs,
-    measure_forms,
-    pretrained_cfg,
-)
-from search_space import build_network
+from configs import UserError
+from experiments import cli
+from experiments.export import export_folder
+from search_space import build_network, save_architecture
+from supernet.checkpoint import save_weights
 
-SHAPE = (1, 8, 8)
-EXPECTED = pretrained_cfg(Preprocessing(8, 1, (0.3,), (0.25,)), list("0123456789"))
+ARCHITECTURE = ("inv3", "skip", "dyn3", "conv3")
+LOAD = """
+import sys, torch
+torch.ops.load_library("evolute_operators.so")
+torch.save(torch._inductor.aoti_load_package(sys.argv[1])(torch.load(sys.argv[2])), sys.argv[3])
+"""
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    network = build_network(small_space(), ARCHITECTURE)
+    randomize_norms(network)
+    return network.eval()
 
 
 @pytest.fixture
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return build_network(small_space(), ("dyn3", "skip", "conv3", "dyn3")).eval()
+def folder(tmp_path, network) -> Path:
+    expected = {
+        "input_size": [1, 8, 8], "label_names": list("0123456789"), "mean": [0.4], "std": [0.3]
+    }  # fmt: skip
+    save_architecture(tmp_path / "architecture.yaml", small_space(), ARCHITECTURE, expected)
+    save_weights(tmp_path / "weights.safetensors", network)
+    return tmp_path
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model-dynamic.onnx"])
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_the_program_that_is_timed_is_the_program_that_ships(
-    network, tmp_path, monkeypatch, file: str, channels_last: bool
-) -> None:
-    """Dynamic convolution has another form for a number of images that is not known."""
-    settings = LatencySettings(batch=2, channels_last=channels_last)
-    forms = export_programs(network, SHAPE, tmp_path, settings, {})
-    timed = []
-    session = onnxruntime.InferenceSession
-
-    def recorded(program: bytes, *arguments, **options):
-        timed.append(onnx.load_from_string(program))
-        return session(program, *arguments, **options)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
-    prepare(network, torch.zeros(2, *SHAPE), forms[file])()
-    shipped = onnx.load(tmp_path / file)
-    assert [program.graph == shipped.graph for program in timed] == [True]
+def photograph_file(folder: Path) -> Path:
+    """A photograph of the size of the network's input, with one channel."""
+    file = folder / "photograph.png"
+    flower = Image.fromarray(load_sample_image("flower.jpg")).crop((150, 100, 450, 400))
+    flower.convert("L").resize((8, 8)).save(file)
+    return file
 
 
-def test_model_has_the_batch_that_was_searched_for_and_the_other_any(network, tmp_path) -> None:
-    export_programs(network, SHAPE, tmp_path, LatencySettings(batch=2), as_metadata(EXPECTED))
-    for file, batches in (("model.onnx", [2]), ("model-dynamic.onnx", [1, 2, 5])):
-        session = onnxruntime.InferenceSession(tmp_path / file)
-        for batch in batches:
-            images = random_images(batch)
-            (logits,) = session.run(None, {"images": images.numpy()})
-            with torch.no_grad():
-                torch.testing.assert_close(
-                    torch.from_numpy(logits), network(images), rtol=1e-3, atol=1e-4
-                )
-        metadata = session.get_modelmeta().custom_metadata_map
-        assert json.loads(metadata["pretrained_cfg"]) == EXPECTED
-    (images,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_inputs()
-    assert images.shape == [2, *SHAPE]
+def test_onnx_for_a_batch_and_for_any(folder: Path, network) -> None:
+    for batch, file, given in ((3, "model.onnx", 3), (0, "model-dynamic.onnx", 5)):
+        written = export_folder(folder, "onnx", batch=batch)
+        assert written.path == folder / file and written.difference < 1e-4
+        session = onnxruntime.InferenceSession(folder / file)
+        assert "label_names" in session.get_modelmeta().custom_metadata_map["pretrained_cfg"]
+        images = random_images(given)
+        (logits,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, network(images).numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_every_form_is_timed_as_it_is_run(network, tmp_path) -> None:
-    settings = LatencySettings(batch=2, repeats=6, max_spread=10, dtype="bfloat16")
-    forms = export_programs(network, SHAPE, tmp_path, settings, {})
-    forms["searched"] = settings
-    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
-    assert times["searched"] is times["eager"]  # once is enough
-    marks = {form: (t.fingerprint["runtime"], t.fingerprint["dtype"]) for form, t in times.items()}
-    assert marks == {
-        "searched": ("eager", "bfloat16"),
-        "eager": ("eager", "bfloat16"),
-        "model.onnx": ("onnxruntime", "float32"),
-        "model-dynamic.onnx": ("onnxruntime_dynamic", "float32"),
-    }
-    assert {t.fingerprint["batch"] for t in times.values()} == {2}
+def run_from_cpp(folder: Path, images: torch.Tensor) -> torch.Tensor:
+    """Build the example as its first lines say, and run it."""
+    example = Path(__file__).parents[2] / "examples" / "run_package.cpp"
+    (folder / "images.f32").write_bytes(images.numpy().tobytes())
+    shutil.copy(example, folder)
+    lines = example.read_text().split("\n//\n")[1].replace("//  ", "").splitlines()
+    script = "\n".join(lines[:-1]).replace("python", sys.executable)
+    subprocess.run(["sh", "-ec", script], cwd=folder, check=True, timeout=300)
+    shape = [str(size) for size in images.shape]
+    command = ["./run_package", "model.pt2", "images.f32", *shape]
+    printed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return torch.tensor([[float(x) for x in line.split()] for line in printed.stdout.splitlines()])
 
 
-def test_the_file_is_timed_and_nothing_is_exported_again(network, tmp_path, monkeypatch) -> None:
-    settings = LatencySettings(runtime="onnxruntime", batch=2, repeats=6, max_spread=10)
-    forms = export_programs(network, SHAPE, tmp_path, settings, {})
-    opened = []
-    session = onnxruntime.InferenceSession
-
-    def recorded(program: bytes, *arguments, **options):
-        opened.append(program)
-        return session(program, *arguments, **options)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
-    monkeypatch.setattr(torch.onnx, "export", None)
-    forms["searched"] = settings
-    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
-    assert times["searched"] is times["model.onnx"]
-    files = [(tmp_path / file).read_bytes() for file in ("model.onnx", "model-dynamic.onnx")]
-    assert opened == files
+def test_a_package_runs_in_another_process(folder: Path, network, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["evolute", "export", str(folder), "--format", "pt2",
+                                      "--batch", "2"])  # fmt: skip
+    cli.main()
+    assert "model.pt2: logits differ by" in " ".join(capsys.readouterr().out.split())
+    images, logits = random_images(2), folder / "logits.pt"
+    torch.save(images, folder / "images.pt")
+    command = [sys.executable, "-P", "-c", LOAD, "model.pt2", "images.pt", logits.name]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)  # without our Python code
+    found = torch.load(logits, weights_only=True)
+    with torch.no_grad():
+        expected = network(images)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(run_from_cpp(folder, images), expected, rtol=1e-3, atol=1e-4)
+    card = folder / "README.md"
+    assert card.read_text().count("```python") == 3  # Evolute, timm, the package
+    (answer,) = run_blocks(folder, photograph_file(folder), "`model.pt2`").values()
+    image = Image.open(folder / "photo.jpg").convert("L")
+    pixels = (torch.from_numpy(np.array(image)) / 255 - 0.4) / 0.3
+    with torch.no_grad():
+        assert answer == str(int(network(pixels[None, None]).argmax()))
+    metadata = torch._inductor.aoti_load_package(str(folder / "model.pt2")).get_metadata()
+    assert json.loads(metadata["pretrained_cfg"])["label_names"][9] == "9"
 
 
 @pytest.mark.parametrize(
-    ("runtime", "file"),
-    [("openvino", "model-openvino.onnx"), ("onnxruntime_operators", "model-operators.onnx")],
+    ("options", "said"),
+    [
+        ({"form": "onxx"}, "--format: 'onxx' does not exist; did you mean 'onnx'"),
+        ({"form": "pt2", "dtype": "float16"}, "pt2 takes float32 or bfloat16, not 'float16'"),
+        ({"form": "openvino", "batch": 0}, "--batch: 0 is none that openvino takes"),
+    ],
 )
-def test_a_runtime_with_our_operators_has_a_file_where_there_is_an_involution(
-    network, tmp_path, runtime: str, file: str
-) -> None:
-    require(runtime)
-    settings = LatencySettings(batch=2, repeats=6, max_spread=10)
-    export_programs(network, SHAPE, tmp_path, settings, {})
-    assert not (tmp_path / file).exists()
-    hybrid = build_network(small_space(), ("inv3", "skip", "conv3", "inv3")).eval()
-    forms = export_programs(hybrid, SHAPE, tmp_path, settings, as_metadata(EXPECTED))
-    program = onnx.load(tmp_path / file)
-    nodes = [node for node in program.graph.node if node.op_type == "Involution"]
-    assert [node.domain for node in nodes] == ["evolute"] * 2
-    times = measure_forms(hybrid, SHAPE, forms, tmp_path, torch.device("cpu"))
-    assert times[file].fingerprint["runtime"] == runtime
+def test_what_a_format_does_not_take_is_refused(folder: Path, options, said: str) -> None:
+    form = options.pop("form")
+    with pytest.raises(UserError, match=said):
+        export_folder(folder, form, **options)
+    assert {file.name for file in folder.iterdir()} == {"architecture.yaml", "weights.safetensors"}
 
 
-def test_the_program_has_the_dtype_that_was_searched(network, tmp_path) -> None:
-    settings = LatencySettings(
-        runtime="onnxruntime", dtype="float16", batch=2, repeats=6, max_spread=10
-    )
-    forms = export_programs(network, SHAPE, tmp_path, settings, {})
-    assert forms["model.onnx"] == settings
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert [value.type for value in session.get_inputs()] == ["tensor(float16)"]
-    other = onnxruntime.InferenceSession(tmp_path / "model-dynamic.onnx")
-    assert [value.type for value in other.get_inputs()] == ["tensor(float)"]
-    times = measure_forms(network, SHAPE, forms, tmp_path, torch.device("cpu"))
-    assert times["model.onnx"].fingerprint["dtype"] == "float16"
+def test_a_folder_without_a_network_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"no trained network there; weights\.safetensors"):
+        export_folder(tmp_path, "onnx")
 
 
-class Unfit(nn.Module):
-    """Another program than the network: the exporter keeps what it sees in the trace."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        scale = 2.0 if torch.compiler.is_exporting() else 1.0
-        return scale * images.flatten(1)
-
-
-def test_what_differs_from_pytorch_is_not_written(tmp_path, capsys) -> None:
-    export = export_onnx(Unfit(), SHAPE, tmp_path / "model.onnx", 1)
-    assert export.path is None and "differ by 1" in export.message
-    (tmp_path / "model.onnx").write_text("of an earlier network")
-    assert export_programs(Unfit(), SHAPE, tmp_path, LatencySettings(), {}).keys() == {"eager"}
-    assert not list(tmp_path.iterdir())
-    assert "no model-dynamic.onnx: outputs differ" in capsys.readouterr().out
+def test_a_program_that_differs_is_not_written(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("experiments.export.TOLERANCE", {torch.float32: -1.0})
+    monkeypatch.setattr("experiments.programs.TOLERANCE", {torch.float32: -1.0})
+    written = export_folder(folder, "onnx")
+    assert written.path is None and "outputs differ" in written.message
+    assert not (folder / "model.onnx").exists()

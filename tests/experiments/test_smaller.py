@@ -19,7 +19,7 @@ from configs.loading import check_config
 from evaluators.accuracy import measure_accuracy
 from experiments import cli
 from experiments.data.splits import load_splits
-from experiments.export_folder import export_folder
+from experiments.export import export_folder
 from search_space import SearchSpace, build_network, save_architecture
 from supernet import seed_everything
 from supernet.checkpoint import save_weights

@@ -15,7 +15,7 @@ from torch import nn
 
 from configs.errors import UserError
 from evaluators import count_macs, count_params
-from experiments.export import export_onnx
+from experiments.programs import export_onnx
 from search_space import build_operator, operator_options
 from search_space.layers import initialize
 
