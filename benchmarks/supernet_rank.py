@@ -66,11 +66,11 @@ VALIDATION = 1000  # images from which accuracies are read
 IMAGES, PIXELS, PASSES = 18_000, 16, 216_000
 PATHS = {"uniform": 1, "fair": 3, "sandwich": 4}  # a step
 
-RUNGS: dict[str, tuple[Start, int, float]] = {  # weights, images, part of the learning rate
-    "alone, from fresh weights": ("fresh", 4_500, 1),
-    "alone, from inherited weights": ("inherited", 4_500, 1),
-    "alone, from inherited weights, a fifth of the learning rate": ("inherited", 4_500, 0.2),
-    "alone, from inherited weights, a fifth, more images": ("inherited", 18_000, 0.2),
+RUNG_IMAGES = 4_500  # of one epoch
+RUNGS: dict[str, tuple[Start, float]] = {  # weights, part of the learning rate
+    "alone, from fresh weights": ("fresh", 1),
+    "alone, from inherited weights": ("inherited", 1),
+    "alone, from inherited weights, a fifth of the learning rate": ("inherited", 0.2),
 }
 
 Values = dict[str, dict[str, float]]
@@ -176,7 +176,7 @@ def train_and_read(name: str, data: Path, size: Size, work: Path) -> list[dict[s
 
 def train_rung(name: str, data: Path, size: Size, work: Path) -> dict[str, Any]:
     """Train the first `RUNG_NETWORKS` architectures alone for one epoch, and read them."""
-    start, images, rate = RUNGS[name]
+    start, rate = RUNGS[name]
     variant = next(iter(VARIANTS))
     config = configured(VARIANTS[variant], data, size)
     recipe = Retrain(
@@ -188,7 +188,7 @@ def train_rung(name: str, data: Path, size: Size, work: Path) -> dict[str, Any]:
     config = dataclasses.replace(config, retrain=recipe)
     supernet = prepare_training(config, workspace_of(variant, size, config, work)).run()
     splits = load_splits(config, "cpu")
-    train = dataclasses.replace(splits.train, indices=splits.train.indices[:images])
+    train = dataclasses.replace(splits.train, indices=splits.train.indices[:RUNG_IMAGES])
     values: Values = {"accuracy": {}, "cross entropy": {}}
     began = time.monotonic()
     for architecture in ranked(RUNG_NETWORKS):
@@ -203,7 +203,7 @@ def train_rung(name: str, data: Path, size: Size, work: Path) -> dict[str, Any]:
     return {
         "variant": name,
         **dataclasses.asdict(size),
-        "images": images,
+        "images": RUNG_IMAGES,
         "epochs": 1,
         "batch": recipe.batch_size,
         "minutes": round((time.monotonic() - began) / 60, 1),
