@@ -282,6 +282,8 @@ def describe(blueprint: Blueprint) -> str:
     if isinstance(blueprint, InSpace):
         space = blueprint.space
         used = [name for name in blueprint.architecture if not space.is_skip(name)]
-        text = f"{' '.join(dict.fromkeys(used))}, {len(used)} of {len(space.layers)} layers"
-        return text if blueprint.scale == 1 else f"{text}, widths x {blueprint.scale:.2f}"
+        parts = [" ".join(dict.fromkeys(used)), f"{len(used)} of {len(space.layers)} layers"]
+        if blueprint.scale != 1:
+            parts.append(f"widths x {blueprint.scale:.2f}")
+        return ", ".join(filter(None, parts))
     return "timm"

@@ -24,8 +24,8 @@ from trainings import one_program
 
 from configs import UserError, config_to_dict
 from experiments import baselines, cli
-from experiments.baseline_plan import Entry
-from experiments.blueprints import OfTimm, timm_models
+from experiments.baseline_plan import Entry, describe
+from experiments.blueprints import InSpace, OfTimm, timm_models
 from experiments.matching import TOLERANCE
 from experiments.report import write_result
 from experiments.reporting.baselines import (
@@ -364,3 +364,10 @@ def test_the_table_fits_a_terminal_of_80_columns() -> None:
     lines = output.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     assert any("mobilenetv3_small_050" in line and "123M" in line for line in lines)
+
+
+def test_a_network_in_words() -> None:
+    space = SearchSpace(small_config().space)
+    skips = InSpace(space, ("skip",) * len(space.layers))
+    assert describe(skips) == "0 of 4 layers"
+    assert describe(InSpace(space, PICK)) == "conv3 inv3, 4 of 4 layers"
