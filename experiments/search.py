@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from configs import Config, UserError
 from configs.atomic import write_atomically
 from evaluators.metric import describe_metric
+from experiments.blueprints import is_plain
 from experiments.confirmation import confirm_front, confirm_verified
 from experiments.console import KEPT_S, Pace, busy, console, copied, note, step_progress
 from experiments.data.splits import open_images, say
@@ -196,7 +197,7 @@ class PreparedSearch:
     def _account(self, result: SearchResult, networks: Sequence[VerifiedNetwork]) -> Account:
         trained = [network.reported for network in networks if network.finished]
         compared = trained or [r for r in result.trials if r.state == "complete"]
-        found = verdict(compared, uniform_architectures(self.space))
+        found = verdict(compared, functools.partial(is_plain, self.space))
         fingerprint = self.study.context["fingerprint"]
         known = (fingerprint.get("device"), fingerprint.get("runtime"))
         return Account(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from evaluators.metric import describe_metric
 from experiments.reporting.front import cost_of
@@ -13,21 +13,28 @@ from search_space import Architecture
 SURE = 2.0  # standard errors of a difference, below which it is said to be within the noise
 
 
-def verdict(records: Sequence[TrialRecord], plain: Collection[Architecture]) -> str:
+def verdict(records: Sequence[TrialRecord], plain: Callable[[Architecture], bool]) -> str:
     """Compare the most accurate hybrid with the most accurate plain network.
 
     Args:
         records: With accuracies of one kind: all trained alone, or none.
-        plain: Which architectures have one candidate throughout.
+        plain: Whether an architecture has one candidate throughout, at any depth; others are
+            hybrids.
 
     Returns:
-        A sentence or two; empty where accuracy is not known of both kinds.
+        A sentence or two; empty where accuracy is known of no plain network.
     """
     known = [record for record in records if "accuracy" in record.metrics]
-    ours = [record for record in known if record.architecture not in plain]
-    theirs = [record for record in known if record.architecture in plain]
-    if not ours or not theirs:
+    ours = [record for record in known if not plain(record.architecture)]
+    theirs = [record for record in known if plain(record.architecture)]
+    if not theirs:
         return ""
+    if not ours:
+        best = max(theirs, key=_accuracy)
+        return (
+            f"No hybrid wins: none is among the {len(known)} networks compared, of which "
+            f"{_named(best, cost_of([best]))} is the most accurate."
+        )
     hybrid, rival = (max(group, key=_accuracy) for group in (ours, theirs))
     gap = _accuracy(hybrid) - _accuracy(rival)
     error = math.hypot(_error(hybrid), _error(rival))

@@ -68,7 +68,8 @@ def import_mlflow() -> Any:
     warnings.filterwarnings("ignore", message=".*noload.*")  # SQLAlchemy 2.1 about MLflow's code
     import mlflow
 
-    for name in ("alembic", "mlflow.store.db.utils"):  # a line for every table of a new database
+    # A line for every table of a new database, and for the example of every model.
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
 

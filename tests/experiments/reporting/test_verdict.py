@@ -10,6 +10,10 @@ from search.trials import TrialRecord
 PLAIN = ("conv3", "conv3")
 
 
+def plain(architecture: tuple[str, ...]) -> bool:
+    return len(set(architecture) - {"skip"}) <= 1
+
+
 def record(architecture: tuple[str, ...], accuracy: float, latency: float) -> TrialRecord:
     metrics = {"accuracy": accuracy, "accuracy_images": 5000.0, "latency_ms": latency}
     metrics["inherited_accuracy"] = 50.0
@@ -25,16 +29,16 @@ def record(architecture: tuple[str, ...], accuracy: float, latency: float) -> Tr
     ],
 )
 def test_both_outcomes_and_none(hybrid: TrialRecord, said: str) -> None:
-    plain = record(PLAIN, 70.0, 1.0)
-    worse = record(("inv7", "inv7"), 60.0, 0.1)
-    text = verdict([worse, plain, hybrid], {PLAIN, ("inv7", "inv7")})
+    convolution = record(PLAIN, 70.0, 1.0)
+    worse = [record(("inv7", "inv7"), 60.0, 0.1), record(("skip", "conv3"), 69.0, 0.6)]
+    text = verdict([*worse, convolution, hybrid], plain)
     assert text.startswith(said)
     assert "conv3 throughout (70.00%, 1 ms)" in text
     assert "inherited weights" not in text
 
 
 def test_how_much_and_at_which_cost() -> None:
-    text = verdict([record(PLAIN, 70.0, 1.0), record(("inv7", "conv3"), 67.0, 1.25)], {PLAIN})
+    text = verdict([record(PLAIN, 70.0, 1.0), record(("inv7", "conv3"), 67.0, 1.25)], plain)
     assert "has -3.0 ± 0.9 points at 25% more latency against" in text
 
 
@@ -42,9 +46,13 @@ def test_inherited_accuracies_are_named_so() -> None:
     records = [record(PLAIN, 70.0, 1.0), record(("inv7", "conv3"), 67.0, 1.0)]
     for each in records:
         del each.metrics["inherited_accuracy"]  # type: ignore[attr-defined]
-    assert verdict(records, {PLAIN}).endswith("which rank only roughly.")
+    assert verdict(records, plain).endswith("which rank only roughly.")
 
 
-def test_nothing_is_said_of_one_kind_alone() -> None:
-    assert verdict([record(PLAIN, 70.0, 1.0)], {PLAIN}) == ""
-    assert verdict([record(("inv7", "conv3"), 70.0, 1.0)], {PLAIN}) == ""
+def test_of_one_kind_alone() -> None:
+    fast = record(("skip", "conv3"), 69.0, 0.6)  # shallow, and no hybrid
+    assert verdict([record(PLAIN, 70.0, 1.0), fast], plain) == (
+        "No hybrid wins: none is among the 2 networks compared, of which conv3 throughout "
+        "(70.00%, 1 ms) is the most accurate."
+    )
+    assert verdict([record(("inv7", "conv3"), 70.0, 1.0)], plain) == ""
