@@ -20,7 +20,8 @@ class LatencySettings:
 
     runtime: str = "eager"
     """What executes the network: `eager`, `compile`, `onnxruntime`, `onnxruntime_dynamic` (exported
-    for any batch), `onnxruntime_operators` (with ours), `openvino`, or a registered one."""
+    for any batch), `onnxruntime_operators` (with ours), `openvino`, `pt2` (compiled ahead of time),
+    or a registered one."""
     batch: int = 1
     """Images per forward pass."""
     threads: int = 1

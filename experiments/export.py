@@ -14,6 +14,7 @@ from configs.errors import UserError
 from configs.suggestions import did_you_mean
 from evaluators import deployed
 from evaluators.runtime import runtime_version
+from evaluators.runtimes.pt2 import compile_package
 from experiments import smaller
 from experiments.program_list import OPERATORS, note_exports, read_exports
 from experiments.programs import TOLERANCE, Export, as_metadata, export_onnx
@@ -130,13 +131,9 @@ def export_package(
     typed = deployed(network).to(dtype)
     with tempfile.TemporaryDirectory(prefix="evolute-export-") as folder:
         try:
-            program = torch.export.export(typed, (images.to(dtype),))
-            package = torch._inductor.aoti_compile_and_package(
-                program,
-                package_path=str(Path(folder) / "model.pt2"),
-                inductor_configs={"aot_inductor.metadata": dict(metadata)},
-            )
-            logits = torch._inductor.aoti_load_package(package)(images.to(dtype)).float()
+            package = Path(folder) / "model.pt2"
+            program = compile_package(typed, images.to(dtype), package, metadata)
+            logits = torch._inductor.aoti_load_package(str(package))(images.to(dtype)).float()
             own = operators_library() if _calls_ours(program) else None
         except Exception as error:  # exporter, compiler and loader raise many kinds
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
@@ -148,7 +145,7 @@ def export_package(
             return Export(None, difference, f"no {path.name}: {reason}")
         if own is not None:
             write_atomically(path.with_name(OPERATORS), own.read_bytes())
-        write_atomically(path, Path(package).read_bytes())
+        write_atomically(path, package.read_bytes())
     return Export(path, difference)
 
 

@@ -68,6 +68,15 @@ def test_openvino_computes_what_the_network_does(batch: int) -> None:
     assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
 
 
+@torch.inference_mode()  # as a search measures
+def test_a_package_computes_what_the_network_does() -> None:
+    space = SearchSpace.from_yaml("quickstart")
+    network = build_network(space, ("conv3", "inv5", "dw5", "skip")).eval()
+    images = torch.randn(2, 1, 12, 12)
+    logits = as_array(prepare(network, images, LatencySettings(runtime="pt2", batch=2))())
+    assert np.allclose(logits, network(images).numpy(), atol=1e-4)
+
+
 EXPERTS = {  # operators with each image's own kernels: options, and whether they are one node
     "dynamic": ({}, True),
     "condconv": ({"kernel_size": 5, "experts": 3}, True),
