@@ -24,7 +24,7 @@ from trainings import one_program
 
 from configs import UserError, config_to_dict
 from experiments import baselines, cli
-from experiments.baseline_plan import Entry, describe
+from experiments.baseline_plan import Entry, LatencyOf, describe
 from experiments.blueprints import InSpace, OfTimm, timm_models
 from experiments.matching import TOLERANCE
 from experiments.report import write_result
@@ -371,3 +371,10 @@ def test_a_network_in_words() -> None:
     skips = InSpace(space, ("skip",) * len(space.layers))
     assert describe(skips) == "0 of 4 layers"
     assert describe(InSpace(space, PICK)) == "conv3 inv3, 4 of 4 layers"
+
+
+def test_networks_are_matched_on_a_busy_device(tmp_path: Path) -> None:
+    config = small_config(latency={"max_spread": 1e-6})  # no device is as quiet as that
+    measure = LatencyOf(Setup(config, Workspace(tmp_path)))
+    network = InSpace(SearchSpace(config.space), PICK)
+    assert 0 < measure(network) == measure(network)  # measured once
