@@ -22,7 +22,7 @@ TOLERANCE = 0.05  # of the latency to match
 LOOKS = 8  # networks of a family that are measured, at most, beside its ends; and scales
 WIDEST = 4.0  # by what stages are widened or narrowed at most
 MULTIPLE = 4  # of which scaled widths are
-POOL = 400  # random architectures among which those of the latency are
+POOL = 400  # random architectures among which those of the latency are, and as many shallow ones
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,12 @@ class Matching:
         """Return random architectures of the latency, none twice; fewer in a space that has fewer.
 
         Of those that are predicted to match, the first ones drawn that do; where the space has too
-        few, the nearest that were measured.
+        few, the nearest that were measured. Hardly any has few layers, so as many again are drawn
+        in which a random share of the layers is left out, where the space offers that.
         """
-        drawn = dict.fromkeys(self.space.sample(rng) for _ in range(POOL))
+        sampled = [self.space.sample(rng) for _ in range(2 * POOL)]
+        thinned = [_thinned(self.space, each, rng) for each in sampled[POOL:]]
+        drawn = dict.fromkeys([*sampled[:POOL], *thinned])
         pool = [architecture for architecture in drawn if architecture not in taken]
         tried: list[Match] = []
         if pool:
@@ -191,6 +194,16 @@ def _ends(space: SearchSpace, networks: Sequence[Architecture]) -> list[Architec
         groups.setdefault(used, []).append(architecture)
     ends = [end(group, key=depth) for group in groups.values() for end in (max, min)]
     return list(dict.fromkeys(ends))
+
+
+def _thinned(
+    space: SearchSpace, architecture: Architecture, rng: np.random.Generator
+) -> Architecture:
+    """Return an architecture without a random share of its layers, where they may be skipped."""
+    left_out = rng.random(len(architecture)) < rng.random()
+    skips = [next(filter(space.is_skip, layer.candidates), None) for layer in space.layers]
+    choices = zip(architecture, skips, left_out)
+    return space.canonical(tuple(skip if skip and out else name for name, skip, out in choices))
 
 
 def _within(space: SearchSpace, architecture: Architecture) -> Architecture:

@@ -121,6 +121,21 @@ def test_random_networks_have_the_latency_and_are_no_two_equal() -> None:
     assert isinstance(again.random(1, [], np.random.default_rng(0))[0], Match)
 
 
+def test_shallow_random_networks_are_found_in_a_deep_space() -> None:
+    """One of 3,000 random networks of this space has a single layer."""
+    space = SearchSpace.from_yaml("cifar10_cpu")
+
+    def measure(space: SearchSpace, architecture: Architecture) -> float:
+        return 0.2 + sum(not space.is_skip(name) for name in architecture)
+
+    matching = Matching(space, 1.2, measure)
+    for name in families(space):
+        matching.family(name)
+    found = matching.random(4, [], np.random.default_rng(0))
+    assert len({match.architecture for match in found}) == 4
+    assert all(match.matches for match in found)
+
+
 def test_a_small_space_has_fewer_random_networks() -> None:
     space = space_of("conv3", stages=[{"width": 16, "depth": 1, "expansion": 2}])
     matching = Matching(space, 2.0, Clock())
