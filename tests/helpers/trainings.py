@@ -11,7 +11,7 @@ from spaces import random_images, random_labels, small_space
 from torch import Tensor
 
 from configs.schema import Retrain, Train
-from experiments import export
+from experiments import programs
 from experiments.classification import network_trainer, supernet_trainer
 from search_space import SearchSpace, build_network
 from supernet import Supernet, Trainer, seed_everything
@@ -19,7 +19,7 @@ from supernet import Supernet, Trainer, seed_everything
 
 def one_program(patch: pytest.MonkeyPatch) -> None:
     """Export for the searched batch alone: exports take most of a retraining this small."""
-    patch.setattr(export, "PROGRAMS", {"model.onnx": "onnxruntime"})
+    patch.setattr(programs, "PROGRAMS", {"model.onnx": "onnxruntime"})
 
 
 class FixedBatches:
