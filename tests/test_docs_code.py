@@ -28,7 +28,7 @@ FILES = {
     "docs/latency.md": ("tests/test_docs_latency.py", "board phone"),
 }
 # Blocks that load what takes a C++ compiler half a minute, and the test that loads the same.
-COMPILED = {"aoti_load_package": "tests/experiments/test_export_folder.py"}
+COMPILED = {"aoti_load_package": "tests/experiments/test_export.py"}
 RUNTIMES = {  # what a block names, the runtime that it needs, and the format of the file it loads
     "openvino": ("openvino", "openvino"),
     "onnxruntime_extension": ("onnxruntime_operators", "onnx-operators"),
